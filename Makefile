@@ -1,0 +1,22 @@
+PYTHON ?= .venv/bin/python
+
+.PHONY: check format lint types test
+
+check: lint types test
+
+format:
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+# An editable install is invisible to mypy; a link gives the package its import name.
+types:
+	mkdir -p build/types && ln -sfn ../.. build/types/fusebench
+	MYPYPATH=build/types $(PYTHON) -m mypy -p fusebench.methods -p fusebench.benchmarks -p fusebench.study \
+		-m fusebench -m fusebench.errors -m fusebench.run_bench
+
+test:
+	$(PYTHON) -m pytest

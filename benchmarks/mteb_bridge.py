@@ -1,0 +1,193 @@
+"""Judges finished embeddings with mteb's own code, under an identity that no other method shares."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fusebench.benchmarks.record import Score
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fusebench.benchmarks.task_data import Role
+    from fusebench.benchmarks.tasks import LoadedTask
+
+Lookup = Callable[["Role", Sequence[str]], NDArray[np.float32]]
+
+_NO_METRICS = frozenset({"main_score", "hf_subset", "languages", "mteb_version"})
+
+
+class FinishedEncoder:
+    """What mteb takes for a model: hands out embeddings that were computed before.
+
+    Args:
+        lookup: Role and texts -> one row a text.
+        name: The method; mteb sees `fusebench/<name>`.
+        revision: Hash of everything the embeddings depend on.
+        experiment: Further words for mteb's model card.
+        task: Name of the task, for messages.
+    """
+
+    def __init__(
+        self, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str], task: str
+    ) -> None:
+        from mteb.models.model_meta import ModelMeta
+
+        self._lookup, self._name, self._task = lookup, name, task
+        identity = {
+            "name": name if name.startswith("fusebench/") else f"fusebench/{name}",
+            "revision": revision,
+            "experiment_kwargs": dict(experiment),
+        }
+        self.mteb_model_meta = ModelMeta.create_empty(overwrites=identity)
+
+    def encode(self, inputs: Any, *, prompt_type: Any = None, **kwargs: Any) -> NDArray[np.float32]:
+        """The embeddings of all rows of `inputs.dataset`, in order.
+
+        Raises:
+            ArithmeticError: An embedding holds NaN or infinity.
+        """
+        role: Role = "text" if prompt_type is None else prompt_type.value
+        # the column at once: a DataLoader would take the rows one by one
+        texts = list(inputs.dataset["text"][:])
+        vectors = np.ascontiguousarray(self._lookup(role, texts), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ValueError(
+                f"{self._name} gave shape {vectors.shape} for {len(texts)} texts of {self._task}"
+            )
+        bad = ~np.isfinite(vectors).all(axis=1)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ArithmeticError(
+                f"{self._name} on {self._task}: the embedding of {role} row {row} holds NaN or infinity "
+                f"({texts[row][:60]!r})"
+            )
+        return vectors
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
+        """Cosine of every row with every row."""
+        return _unit(embeddings1) @ _unit(embeddings2).T
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
+        """Cosine of row i with row i."""
+        cosine: NDArray[np.float32] = np.einsum("ij,ij->i", _unit(embeddings1), _unit(embeddings2))
+        return cosine
+
+
+def _unit(vectors: Any) -> NDArray[np.float32]:
+    rows = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    # the same floor as torch.nn.functional.normalize: a zero vector stays zero
+    unit: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(1e-12))
+    return unit
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What mteb says of one method on one task.
+
+    Attributes:
+        scores: Every finite metric of every subset and split.
+        main_score: mteb's aggregate of the main metric over subsets and splits.
+        mteb_result: The JSON object that mteb writes into its result file, without undefined metrics.
+        seconds: Wall time of mteb's work, looking up the embeddings included.
+    """
+
+    scores: tuple[Score, ...]
+    main_score: float
+    mteb_result: dict[str, Any]
+    seconds: float
+
+
+def judge(
+    loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str]
+) -> Judged:
+    """mteb's verdict on the embeddings of one method; the loaded data stay as they are for the next one.
+
+    Raises:
+        ArithmeticError: An embedding or a main score is NaN or infinite.
+    """
+    import mteb
+
+    task = loaded.spec.name
+    encoder = FinishedEncoder(lookup, name=name, revision=revision, experiment=experiment, task=task)
+    start = time.perf_counter()
+    with quiet():
+        # cache=None: mteb's own cache returns one model's scores for another, and old data's for new
+        results = mteb.evaluate(
+            encoder,
+            [loaded.task],
+            cache=None,
+            co2_tracker=False,
+            encode_kwargs={"batch_size": 256, "show_progress_bar": False},
+            show_progress_bar=False,
+        )
+    seconds = time.perf_counter() - start
+    written = _as_written(results[0])
+    scores = tuple(_scores(results[0].scores, loaded.spec.metric))
+    main = float(results[0].get_score())
+    expected = len(loaded.spec.splits) * len(loaded.spec.subsets)
+    if not math.isfinite(main) or sum(score.is_main for score in scores) != expected:
+        raise ArithmeticError(
+            f"{name} on {task}: mteb's {loaded.spec.metric} is {main}; are all embeddings the same vector?"
+        )
+    return Judged(scores=scores, main_score=main, mteb_result=written, seconds=seconds)
+
+
+def _scores(by_split: Mapping[str, Sequence[Mapping[str, Any]]], main: str) -> Iterator[Score]:
+    for split, entries in by_split.items():
+        for entry in entries:
+            for metric, value in entry.items():
+                if metric in _NO_METRICS or not isinstance(value, (int, float)) or not math.isfinite(value):
+                    continue
+                is_main = metric == main
+                yield Score(
+                    subset=entry["hf_subset"], split=split, metric=metric, value=float(value), is_main=is_main
+                )
+
+
+def _as_written(result: Any) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        result.to_disk(path)
+        written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for entries in written["scores"].values():
+        for entry in entries:
+            # mteb writes the undefined nAUC of a constant metric as NaN, which is not JSON
+            for metric in [
+                key for key, value in entry.items() if isinstance(value, float) and math.isnan(value)
+            ]:
+                del entry[metric]
+    return written
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps mteb and `datasets` from logging, warning and drawing progress bars."""
+    import datasets
+
+    loggers = [logging.getLogger(name) for name in ("mteb", "datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars_were_on = not datasets.are_progress_bars_disabled()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        datasets.disable_progress_bars()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars_were_on:
+            datasets.enable_progress_bars()

@@ -1,0 +1,344 @@
+"""A transformer and its tokenizer, frozen: texts to token ids, token ids to `LayerStates`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from fusebench.errors import InputError
+from fusebench.methods.backbone_source import Source
+from fusebench.methods.pooling_config import stated_max_length
+from fusebench.methods.states import LayerStates, Needs, StateShape
+
+Padding = Literal["left", "right"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The longest input in tokens, special tokens included, and who says so."""
+
+    tokens: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Token ids of some texts, cut at the length limit.
+
+    Attributes:
+        ids: one int32 array a text.
+        truncated: which texts were cut, bool `[texts]`.
+        marker: position of the template's mask token in each text, or None without a template.
+    """
+
+    ids: list[np.ndarray]
+    truncated: np.ndarray
+    marker: np.ndarray | None = None
+
+
+class Backbone:
+    """A loaded backbone in evaluation mode, its weights frozen.
+
+    Args:
+        source: where its files are.
+        device: a torch device.
+        dtype: of weights and states.
+        max_length: limit in tokens; None takes the folder's own.
+        remote_code: whether Python code that the folder carries may run.
+
+    Raises:
+        InputError: if the folder cannot be loaded as it is, or the limit is impossible.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_length: int | None = None,
+        remote_code: bool = False,
+    ) -> None:
+        self.source = source
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.remote_code = remote_code
+        self.config, self.tokenizer = _load_config_and_tokenizer(source, remote_code)
+        self.model = _load_model(source, self.config, DTYPES[dtype], remote_code).to(self.device).eval()
+        self.model.requires_grad_(False)
+        self.limit = length_limit(source, self.tokenizer, self.model, max_length)
+        self.padding_side: Padding = self.tokenizer.padding_side
+        self.shape, self.final_norm = self._probe()
+
+    @property
+    def architecture(self) -> str:
+        """Class name of the loaded model."""
+        return type(self.model).__name__
+
+    def tokenize(self, texts: Sequence[str], template: str | None = None) -> Tokenized:
+        """Token ids of each text, put into the template if there is one.
+
+        Raises:
+            InputError: if a text has no token at all, or a template finds no mask token or no room.
+        """
+        if template is not None:
+            return self._tokenize_in_template(texts, template)
+        ids, truncated = self._encode(texts, self.limit.tokens)
+        empty = [text for text, row in zip(texts, ids, strict=True) if len(row) == 0]
+        if empty:
+            raise InputError(f"{len(empty)} texts have no token for this tokenizer, the first is {empty[0][:40]!r}.")
+        return Tokenized(ids, truncated)
+
+    def _encode(self, texts: Sequence[str], limit: int, special: bool = True) -> tuple[list[np.ndarray], np.ndarray]:
+        if not texts:
+            return [], np.zeros(0, dtype=bool)
+        # sentence-transformers strips texts, so the same text must become the same tokens here.
+        batch = self.tokenizer(
+            [text.strip() for text in texts],
+            truncation=True,
+            max_length=limit,
+            padding=False,
+            add_special_tokens=special,
+            return_attention_mask=False,
+        )
+        ids = [np.asarray(row, dtype=np.int32) for row in batch["input_ids"]]
+        if batch.encodings is not None:
+            return ids, np.array([bool(encoding.overflowing) for encoding in batch.encodings])
+        whole = self.tokenizer([text.strip() for text in texts], add_special_tokens=special)["input_ids"]
+        return ids, np.array([len(full) > len(cut) for full, cut in zip(whole, ids, strict=True)])
+
+    def _tokenize_in_template(self, texts: Sequence[str], template: str) -> Tokenized:
+        mask_token, mask_id = self.tokenizer.mask_token, self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise InputError(f"{self.source.name} has no mask token, so prompt-mask cannot read one.")
+        frame = template.replace("{mask}", mask_token)
+        room = self.limit.tokens - len(self._encode([frame.replace("{text}", "")], 10**6)[0][0]) - 1
+        if room < 1:
+            raise InputError(f"the template leaves no room for text in {self.limit.tokens} tokens.")
+        cut, truncated = self._cut(texts, room)
+        ids, _ = self._encode([frame.replace("{text}", text) for text in cut], self.limit.tokens)
+        # The text may itself hold the mask token; the template's is the outer one.
+        outer = -1 if frame.index("{text}") < frame.index(mask_token) else 0
+        places = [np.flatnonzero(row == mask_id) for row in ids]
+        if any(len(place) == 0 for place in places):
+            raise InputError("the template's mask token was cut off; give a shorter template.")
+        return Tokenized(ids, truncated, np.array([place[outer] for place in places]))
+
+    def _cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], np.ndarray]:
+        """Texts shortened to so many tokens, as text."""
+        stripped = [text.strip() for text in texts]
+        batch = self.tokenizer(
+            stripped,
+            truncation=True,
+            max_length=tokens,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        cut = np.array([bool(encoding.overflowing) for encoding in batch.encodings])
+        ends = [offsets[-1][1] if offsets else 0 for offsets in batch["offset_mapping"]]
+        return [t[:end] if long else t for t, end, long in zip(stripped, ends, cut, strict=True)], cut
+
+    @torch.inference_mode()
+    def states(
+        self, ids: Sequence[np.ndarray], needs: Needs = Needs.TOKENS, marker: np.ndarray | None = None
+    ) -> LayerStates:
+        """One forward pass over a batch, padded to its longest row, without gradients."""
+        tokens, mask = self._pad(ids)
+        if marker is not None and self.padding_side == "left":
+            marker = marker + (mask.shape[1] - mask.sum(axis=1))
+        return self.forward(
+            torch.from_numpy(tokens).to(self.device),
+            torch.from_numpy(mask).to(self.device),
+            needs,
+            None if marker is None else torch.from_numpy(marker).to(self.device),
+        )
+
+    def forward(
+        self, tokens: torch.Tensor, mask: torch.Tensor, needs: Needs, marker: torch.Tensor | None = None
+    ) -> LayerStates:
+        """States of padded token ids `[batch, tokens]` under a bool mask of the same shape."""
+        wants_maps = Needs.ATTENTION in needs
+        extra: dict[str, Any] = {}
+        if self.padding_side == "left" and self._takes_positions():
+            extra["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        out = self.model(
+            input_ids=tokens,
+            attention_mask=mask.long(),
+            output_hidden_states=True,
+            output_attentions=wants_maps,
+            **extra,
+        )
+        attention = tuple(out.attentions) if wants_maps and out.attentions else None
+        if wants_maps and (not attention or any(block is None for block in attention)):
+            raise InputError(f"{self.architecture} returned no attention maps; it must run with eager attention.")
+        if not out.hidden_states:
+            raise InputError(f"{self.architecture} returned no hidden states, so its layers cannot be read.")
+        return LayerStates(tuple(out.hidden_states), mask, attention, marker)
+
+    def _pad(self, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        longest = max(len(row) for row in ids)
+        tokens = np.full((len(ids), longest), self._pad_id, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=bool)
+        for place, row in enumerate(ids):
+            span = slice(longest - len(row), None) if self.padding_side == "left" else slice(len(row))
+            tokens[place, span] = row
+            mask[place, span] = True
+        return tokens, mask
+
+    @property
+    def _pad_id(self) -> int:
+        # Padding is masked, so any id will do where the tokenizer has none of its own.
+        for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token_id is not None:
+                return int(token_id)
+        return 0
+
+    def _takes_positions(self) -> bool:
+        """Whether position ids must be handed over; models with a padding row in their table count themselves."""
+        import inspect
+
+        takes = "position_ids" in inspect.signature(self.model.forward).parameters
+        return takes and not any(table.padding_idx is not None for table in position_tables(self.model))
+
+    def _probe(self) -> tuple[StateShape, Literal["none", "last-state-only"]]:
+        """Sizes from a real pass, and whether the last state alone went through a final norm."""
+        ids = [self.tokenize(["layers"]).ids[0]]
+        states = self.states(ids)
+        blocks = len(states.hidden) - 1
+        if blocks != self.config.num_hidden_layers:
+            raise InputError(
+                f"{self.architecture} gives {blocks + 1} states for {self.config.num_hidden_layers} blocks; "
+                "its layers cannot be numbered."
+            )
+        if len({state.shape for state in states.hidden}) > 1:
+            raise InputError(f"{self.architecture} has states of different widths, which cannot be fused.")
+        with _bare_last_state(self.config):
+            bare = self.states(ids).hidden[-1]
+        normed = not torch.equal(bare, states.hidden[-1])
+        return StateShape(blocks, states.hidden[0].shape[-1]), "last-state-only" if normed else "none"
+
+
+@contextlib.contextmanager
+def _bare_last_state(config: Any) -> Iterator[None]:
+    """Within, the last hidden state is the last block's output, before any final norm."""
+    before = getattr(config, "tie_last_hidden_states", None)
+    config.tie_last_hidden_states = False
+    try:
+        yield
+    finally:
+        if before is None:
+            del config.tie_last_hidden_states
+        else:
+            config.tie_last_hidden_states = before
+
+
+def position_tables(model: nn.Module) -> list[nn.Embedding]:
+    """Learned tables of absolute positions."""
+    names = ("position_embeddings", "wpe", "embed_positions")
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in names
+    ]
+
+
+def length_limit(source: Source, tokenizer: Any, model: nn.Module, asked: int | None) -> Limit:
+    """The length limit in force.
+
+    `asked` if given; else `max_seq_length` of `sentence_bert_config.json`; else the smaller of the tokenizer's
+    limit and the position table; else 512.
+
+    Raises:
+        InputError: if the position table is shorter than what is asked for, or nothing but special tokens fits.
+    """
+    tables = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in position_tables(model)]
+    configured = getattr(model.config, "max_position_embeddings", None)
+    table = min(tables) if tables else configured if isinstance(configured, int) and configured > 0 else None
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    if asked is not None:
+        if asked <= special:
+            raise InputError(f"--max-length {asked} leaves no room for text: {special} tokens are special ones.")
+        if tables and asked > min(tables):
+            raise InputError(f"--max-length {asked} is beyond the backbone's position table of {min(tables)}.")
+        return Limit(asked, "--max-length")
+    if stated := stated_max_length(source.folder):
+        return Limit(stated, "sentence_bert_config.json")
+    limits = {"position table": table, "tokenizer": tokenizer.model_max_length}
+    known = {who: limit for who, limit in limits.items() if limit is not None and limit < 10**6}
+    if not known:
+        return Limit(512, "assumed: neither tokenizer nor position table states a limit")
+    who = min(known, key=lambda name: known[name])
+    return Limit(known[who], who)
+
+
+def _load_config_and_tokenizer(source: Source, remote_code: bool) -> tuple[Any, Any]:
+    kwargs: dict[str, Any] = {"trust_remote_code": remote_code, "local_files_only": True}
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.folder, **kwargs)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, **kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(_unloadable(source, error, remote_code)) from error
+    return config, tokenizer
+
+
+def _load_model(source: Source, config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
+    # Of an encoder-decoder only the encoder is a backbone.
+    auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
+    try:
+        with _quiet_transformers():
+            model, report = auto.from_pretrained(
+                source.folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise InputError(_unloadable(source, error, remote_code)) from error
+    # The pooler is not used; any other weight that the file lacks would be random.
+    absent = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    wrong = sorted(str(key) for key in report["mismatched_keys"])
+    if absent or wrong:
+        raise InputError(
+            f"--backbone {source.name}: its weights do not fit {type(model).__name__} "
+            f"({len(absent)} missing, {len(wrong)} of another shape, the first is {(absent + wrong)[0]}), and random "
+            "ones would be meaningless; fetch the model again."
+        )
+    return model
+
+
+def _unloadable(source: Source, error: Exception, remote_code: bool) -> str:
+    reason = str(error).strip().split("\n")[0]
+    if "trust_remote_code" in str(error) and not remote_code:
+        return f"--backbone {source.name} needs Python code of its own; if you trust it, add --trust-remote-code."
+    return f"--backbone {source.name} cannot be loaded ({type(error).__name__}: {reason}); fetch it again."
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keeps the load report and its progress bar off the screen: the checks above say what matters."""
+    from transformers.utils import logging as their_logging
+
+    level = their_logging.get_verbosity()
+    bars = their_logging.is_progress_bar_enabled()
+    their_logging.set_verbosity(logging.ERROR)
+    their_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        their_logging.set_verbosity(level)
+        if bars:
+            their_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,260 @@
+"""One pass, many fusions: every frozen method of a run reads the same forward pass of the backbone.
+
+Each distinct tokenised input goes through the backbone once, whichever texts, tasks and methods ask for it.
+Fusions that are content with pooled states read stored vectors afterwards; the others work on the live batch.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from fusebench.methods.backbone import Backbone
+from fusebench.methods.batching import plan_batches
+from fusebench.methods.parts import Fusion
+from fusebench.methods.states import LayerStates, Needs, PooledStates
+
+# Tokens in a batch. On a processor small batches stay in cache; a GPU wants many.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+
+Progress = Callable[[int, int], None]  # tokens done, tokens in all
+
+
+@dataclass
+class PassStatistics:
+    """What the pass did so far."""
+
+    texts: int = 0  # asked for, repetitions included
+    distinct_texts: int = 0
+    distinct_inputs: int = 0  # after tokenisation: what the backbone really saw
+    truncated: int = 0  # of the distinct texts
+    tokens: int = 0
+    padded_tokens: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    effective_batch_tokens: int = 0  # smaller than asked for after running out of memory
+    fusion_seconds: dict[str, float] = field(default_factory=dict)  # of the live fusions, inside the pass
+
+
+class SharedPass:
+    """The vectors of all given fusions for any text, each distinct input having gone through once.
+
+    Args:
+        backbone: frozen.
+        fusions: by name; all with the same template.
+        batch_tokens: budget of a batch, None for the device's default.
+        workers: batches in work at a time, each on one thread; None is torch's thread count on a processor and
+            1 elsewhere. Results do not depend on it.
+        progress: called after each batch.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        fusions: Mapping[str, Fusion],
+        *,
+        batch_tokens: int | None = None,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        templates = {fusion.template for fusion in fusions.values()}
+        if len(templates) != 1:
+            raise ValueError("the fusions of one pass share one template; make a pass for each")
+        self.backbone = backbone
+        self.template = templates.pop()
+        self.fusions = {name: fusion.to(backbone.device) for name, fusion in fusions.items()}
+        self.live = {name: fusion for name, fusion in fusions.items() if not fusion.needs.pooled}
+        self.needs = reduce(lambda a, b: a | b, (fusion.needs for fusion in fusions.values()))
+        kind = backbone.device.type
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(kind, 4096)
+        self.workers = workers or (torch.get_num_threads() if kind == "cpu" else 1)
+        self.progress = progress or (lambda done, total: None)
+        self.statistics = PassStatistics(effective_batch_tokens=self.batch_tokens)
+        self.statistics.fusion_seconds = dict.fromkeys(self.live, 0.0)
+        self._input_of_text: dict[str, int] = {}
+        self._truncated_texts: set[str] = set()
+        self._row_of_input: dict[bytes, int] = {}
+        self._arrays: dict[tuple[str, str | int], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def ensure(self, texts: Iterable[str]) -> None:
+        """Runs the backbone over those texts that it has not seen yet.
+
+        Raises:
+            InputError: if a text has no tokens, or one input alone does not fit into memory.
+        """
+        started = time.perf_counter()
+        texts = list(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._input_of_text]
+        inputs, markers = self._distinct_inputs(new)
+        self.statistics.texts += len(texts)
+        self.statistics.distinct_texts += len(new)
+        self.statistics.distinct_inputs += len(inputs)
+        if inputs:
+            self._grow(len(inputs))
+            try:
+                self._run(inputs, markers, offset=len(self._row_of_input) - len(inputs))
+            except BaseException:
+                self._forget()
+                raise
+        self.statistics.seconds += time.perf_counter() - started
+
+    def _forget(self) -> None:
+        """Drops everything, because rows that a failed pass left unfilled must never be read."""
+        self._input_of_text.clear()
+        self._row_of_input.clear()
+        self._arrays.clear()
+
+    def rows(self, texts: Sequence[str]) -> np.ndarray:
+        """Row of each text in what `vectors` returns; unseen texts are passed through the backbone first."""
+        if any(text not in self._input_of_text for text in texts):
+            self.ensure(texts)
+        return np.fromiter((self._input_of_text[text] for text in texts), dtype=np.int64, count=len(texts))
+
+    def truncated(self, texts: Iterable[str]) -> int:
+        """How many distinct ones of these texts were cut at the length limit."""
+        return len(self._truncated_texts.intersection(texts))
+
+    @torch.inference_mode()
+    def vectors(self, name: str) -> Float[np.ndarray, "inputs out"]:
+        """Float32 vectors of one fusion for every distinct input so far."""
+        if name in self.live:
+            return self._arrays["live", name]
+        fusion = self.fusions[name]
+        means = {k: self._stored("mean", k) for k in fusion.layers if Needs.MEANS in fusion.needs}
+        firsts = {k: self._stored("first", k) for k in fusion.layers if Needs.FIRSTS in fusion.needs}
+        return fusion(PooledStates(means, firsts)).cpu().numpy()
+
+    def _stored(self, kind: str, layer: int) -> torch.Tensor:
+        return torch.from_numpy(self._arrays[kind, layer]).to(self.backbone.device)
+
+    def _distinct_inputs(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray | None]:
+        tokenized = self.backbone.tokenize(texts, self.template)
+        self.statistics.truncated += int(tokenized.truncated.sum())
+        self._truncated_texts.update(t for t, cut in zip(texts, tokenized.truncated, strict=True) if cut)
+        inputs, kept = [], []
+        for place, (text, ids) in enumerate(zip(texts, tokenized.ids, strict=True)):
+            key = ids.tobytes()
+            if key not in self._row_of_input:
+                self._row_of_input[key] = len(self._row_of_input)
+                inputs.append(ids)
+                kept.append(place)
+            self._input_of_text[text] = self._row_of_input[key]
+        return inputs, None if tokenized.marker is None else tokenized.marker[kept]
+
+    def _grow(self, count: int) -> None:
+        """Makes room for `count` more rows in every array that some fusion reads or fills."""
+        widths: dict[tuple[str, str | int], int] = {}
+        for name, fusion in self.fusions.items():
+            if name in self.live:
+                widths["live", name] = fusion.out_dim
+                continue
+            for flag, kind in ((Needs.MEANS, "mean"), (Needs.FIRSTS, "first")):
+                if flag in fusion.needs:
+                    widths.update({(kind, layer): self.backbone.shape.dim for layer in fusion.layers})
+        for key, width in widths.items():
+            room = np.empty((count, width), dtype=np.float32)
+            before = self._arrays.get(key)
+            self._arrays[key] = room if before is None else np.concatenate([before, room])
+
+    def _run(self, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int) -> None:
+        lengths = [len(ids) for ids in inputs]
+        total = self.statistics.tokens + sum(lengths)
+        waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        for batch in plan_batches(lengths, self.statistics.effective_batch_tokens):
+            waiting.put(batch)
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            while not failures:
+                try:
+                    batch = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    self._run_batch(batch, inputs, markers, offset)
+                except BaseException as error:
+                    failures.append(error)
+                    return
+                with self._lock:
+                    self.statistics.tokens += sum(lengths[i] for i in batch)
+                    self.progress(self.statistics.tokens, total)
+
+        self._in_threads(work, failures)
+        if failures:
+            raise failures[0]
+
+    def _in_threads(self, work: Callable[[], None], failures: list[BaseException]) -> None:
+        if self.backbone.device.type != "cpu":
+            work()
+            return
+
+        def on_one_thread() -> None:
+            torch.set_num_threads(1)
+            work()
+
+        threads = [threading.Thread(target=on_one_thread, daemon=True) for _ in range(self.workers)]
+        before = torch.get_num_threads()
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException as error:  # Ctrl-C lands here: let the workers stop after their batch
+            failures.append(error)
+            raise
+        finally:
+            torch.set_num_threads(before)
+
+    def _run_batch(
+        self, batch: np.ndarray, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int
+    ) -> None:
+        """One batch; halves it as long as it does not fit into memory."""
+        try:
+            states = self.backbone.states(
+                [inputs[i] for i in batch], self.needs, None if markers is None else markers[batch]
+            )
+            self._keep(states, batch + offset)
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error) or len(batch) == 1:
+                raise
+        else:
+            with self._lock:
+                self.statistics.batches += 1
+                self.statistics.padded_tokens += states.mask.numel()
+            return
+        # Outside the except clause, so that the failed batch's tensors are gone before the halves run.
+        if self.backbone.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        smaller = half * max(len(inputs[i]) for i in batch)
+        with self._lock:
+            self.statistics.effective_batch_tokens = min(self.statistics.effective_batch_tokens, smaller)
+        self._run_batch(batch[:half], inputs, markers, offset)
+        self._run_batch(batch[half:], inputs, markers, offset)
+
+    @torch.inference_mode()
+    def _keep(self, states: LayerStates, rows: np.ndarray) -> None:
+        """Stores what the fusions asked for: pooled states, and the vectors of live fusions."""
+        for (kind, key), array in self._arrays.items():
+            if kind == "live":
+                started = time.perf_counter()
+                array[rows] = self.live[str(key)](states).float().cpu().numpy()
+                with self._lock:
+                    self.statistics.fusion_seconds[str(key)] += time.perf_counter() - started
+            else:
+                pooled = states.mean(int(key)) if kind == "mean" else states.first(int(key))
+                array[rows] = pooled.float().cpu().numpy()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error).lower() for s in signs)

@@ -1,0 +1,99 @@
+"""The kinds of parts that a method is made of: fusions, objectives, guides, transforms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fusebench.methods.states import LayerStates, Needs, StateShape
+
+
+class Fusion(nn.Module, ABC):
+    """How layer states become one vector: pure, never writes into its input.
+
+    Constructors take the shape of the states, then hyper-parameters, keyword-only.
+
+    Attributes:
+        needs: what of the states it reads.
+        layers: the states it reads, as non-negative numbers.
+        out_dim: width of the vector.
+        template: text with `{text}` and `{mask}` that inputs are put into, or None.
+    """
+
+    needs: ClassVar[Needs]
+    layers: tuple[int, ...]
+    out_dim: int
+    template: str | None = None
+
+    @abstractmethod
+    def forward(self, states: Any) -> Float[Tensor, "batch out"]:
+        """The vectors of a batch; `states` offers what `needs` names."""
+
+    @classmethod
+    def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The simplest spelling of the same fusion on a backbone of this shape.
+
+        Args:
+            shape: of the backbone.
+            name: registered name.
+            params: every hyper-parameter, defaults included.
+
+        Returns:
+            A registered name and its parameters; those equal to their defaults may be left in.
+        """
+        if "layer" in params:
+            index = shape.index(params["layer"])
+            params = {**params, "layer": -1 if index == shape.blocks else index}
+        return name, params
+
+    @classmethod
+    def same_direction(cls, params: dict[str, Any]) -> tuple[str, dict[str, Any], bool] | None:
+        """A fusion that gives every text the same direction, so the same cosine, or None.
+
+        Returns:
+            Its name, its parameters, and whether the ratio of lengths is one constant for all texts (then no
+            transform can tell the two apart either).
+        """
+        return None
+
+
+class Objective(nn.Module, ABC):
+    """A training loss: `(embeddings..., labels) -> scalar`."""
+
+
+class Guide(nn.Module, ABC):
+    """A penalty on what happens inside the backbone while it trains: `(states) -> scalar`."""
+
+    needs: ClassVar[Needs]
+
+    @abstractmethod
+    def forward(self, states: LayerStates) -> Float[Tensor, ""]:
+        """The unweighted penalty of a batch."""
+
+
+class Transform(ABC):
+    """A closed-form map of finished vectors, fitted on training texts only."""
+
+    fitted: ClassVar[bool] = True  # whether it learns anything from the fit texts
+    scale_free: ClassVar[bool] = False  # whether scaling all vectors by one factor leaves the cosines as they are
+
+    @abstractmethod
+    def fit(self, X: Float[np.ndarray, "texts dim"]) -> Transform:
+        """Learns the map from vectors of the fit texts; returns itself."""
+
+    @abstractmethod
+    def __call__(self, X: Float[np.ndarray, "texts dim"]) -> Float[np.ndarray, "texts out"]:
+        """The mapped vectors, float32."""
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray]:
+        """What `fit` learned, by name."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, np.ndarray]) -> Transform:
+        """Takes over what another instance learned; returns itself."""

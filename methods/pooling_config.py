@@ -1,0 +1,69 @@
+"""What a sentence-transformers folder says of itself: its pooling (the method `native`) and its length limit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fusebench.errors import InputError
+
+# Name in sentence-transformers -> part. Older folders have one flag a mode, newer ones a list of modes.
+_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean-sqrt-len",
+    "pooling_mode_weightedmean_tokens": "weighted-mean",
+    "pooling_mode_lasttoken": "last-token",
+}
+_MODES = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "mean_sqrt_len_tokens": "mean-sqrt-len",
+    "weightedmean": "weighted-mean",
+    "lasttoken": "last-token",
+}
+
+
+def native_sentence(folder: Path) -> str:
+    """The method sentence of the folder's own pooling, e.g. `mean+normalize`.
+
+    Raises:
+        InputError: if the folder states none, or one that no sentence can say.
+    """
+    modules = _read(folder / "modules.json")
+    if modules is None:
+        raise InputError(
+            "native: this backbone has no modules.json, so it states no pooling of its own; name one, e.g. mean."
+        )
+    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        raise InputError(f"native: this backbone's modules are {', '.join(kinds)}; only pooling is supported.")
+    modes = _modes(_read(folder / modules[1]["path"] / "config.json") or {})
+    if len(modes) != 1:
+        raise InputError(f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; one mode is supported.")
+    return "+".join([modes[0], *(["normalize"] if "Normalize" in kinds else [])])
+
+
+def _modes(config: dict[str, Any]) -> list[str]:
+    if "pooling_mode" in config:
+        named = config["pooling_mode"]
+        return [_MODES.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
+    return [part for flag, part in _FLAGS.items() if config.get(flag)]
+
+
+def stated_max_length(folder: Path) -> int | None:
+    """`max_seq_length` of `sentence_bert_config.json`, or None."""
+    stated = (_read(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
+    return int(stated) if stated else None
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path.name} of the backbone is not JSON ({error}); fetch it again.") from error

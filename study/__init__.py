@@ -1,0 +1,1 @@
+"""Where methods meet benchmarks: plans cells, runs them, keeps their records."""

@@ -1,0 +1,320 @@
+"""The results folder keeps what it is given, whole, and refuses what it cannot trust."""
+
+import errno
+import json
+import os
+
+import pytest
+from fusebench.benchmarks.record import (
+    BackboneSpec,
+    Cost,
+    Counts,
+    Environment,
+    MethodSpec,
+    Prompts,
+    Record,
+    Score,
+    Spec,
+    TaskSpec,
+)
+from fusebench.benchmarks.store import AskedSuite, Store, slug
+from fusebench.errors import InputError
+
+
+def make(method="mean", task="A", value=0.5, **changes):
+    """A record of made-up numbers; `changes` are fields of Spec, TaskSpec, Cost, Environment or Record."""
+    net = {"name": "org/net", "revision": "0123456789abcdef", "weights_sha256": "w", "tokenizer_sha256": "t"}
+    net |= {"architecture": "BertModel", "blocks": 6, "dim": 384, "final_norm": "none", "remote_code": False}
+    net |= changes.pop("backbone", {})
+    kind = changes.pop("type", "STS")
+    metric = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}[kind]
+    judged = {"name": task, "type": kind, "source": "embedded", "revision": "1", "metric": metric}
+    judged |= {
+        "data_sha256": changes.pop("data", f"data of {task}"),
+        "splits": ("test",),
+        "subsets": ("default",),
+    }
+    spec = Spec(
+        backbone=BackboneSpec(**net),
+        method=MethodSpec(name=method, parts=()),
+        task=TaskSpec(**judged, protocol=f"{kind}: as mteb"),
+        seed=changes.pop("seed", None),
+        regime=changes.pop("regime", "training-free"),
+        train=changes.pop("train", None),
+        fit=changes.pop("fit", None),
+        prompts=Prompts(**changes.pop("prompts", {})),
+        max_length=changes.pop("max_length", 128),
+        max_length_source="model config",
+        dtype=changes.pop("dtype", "float32"),
+        device="cpu",
+        padding_side="right",
+        batch_tokens=4096,
+        limit=changes.pop("limit", None),
+        software={"mteb": "2.26.24"},
+        code=changes.pop("code", "c0de"),
+    )
+    score = {"subset": "default", "split": "test", "metric": metric, "value": value, "is_main": True}
+    cost = {"pass_seconds": 2.0, "fusion_seconds": 0.25, "scoring_seconds": 0.1, "peak_memory_mb": 1.0}
+    stamp = {
+        "created": changes.pop("created", "2026-01-01T00:00:00+00:00"),
+        "platform": "Linux",
+        "python": "3.11",
+    }
+    stamp |= {"processor": "x86", "git_commit": None, "git_dirty": None, "versions": {}}
+    return Record.of(
+        spec,
+        scores=changes.pop("scores", (Score(**score),)),
+        main_score=value,
+        out_dim=changes.pop("out_dim", 384),
+        added_parameters=0,
+        equal_to=changes.pop("equal_to", None),
+        counts=Counts(texts=10, distinct_texts=9, truncated_texts=0, empty_texts=0),
+        cost=Cost(**cost, effective_batch_tokens=4096, threads=2),
+        environment=Environment(**(stamp | changes)),
+    )
+
+
+def only_file(store):
+    (path,) = store.out.glob("runs/*/*/*.json")
+    return path
+
+
+def temporaries(folder):
+    return [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_a_record_comes_back_equal_and_its_floats_exactly(tmp_path):
+    record = make(value=0.1 + 0.2, method="whiten(k=256)+é|*", prompts={"query": "/find: "})
+    Store(tmp_path).write(record, {"task_name": "A"})
+    store = Store(tmp_path)
+    assert store.records() == [record]
+    assert store.finished() == {record.spec_id: record}
+    assert store.read(record.spec_id) == record
+    assert store.records()[0].main_score == 0.30000000000000004
+    assert store.rejected == []
+
+
+def test_an_empty_or_missing_folder_holds_nothing_and_is_not_created(tmp_path):
+    store = Store(tmp_path / "none")
+    assert (store.records(), store.suites(), store.rejected, store.quarantine()) == ([], [], [], [])
+    assert store.read("0" * 16) is None
+    assert store.read("../../*") is None
+    assert not store.out.exists()
+
+
+def test_files_are_sorted_json_with_a_final_newline_and_real_letters(tmp_path):
+    record = make(method="mü")
+    Store(tmp_path).write(record, {"b": 1, "a": "é"})
+    text = only_file(Store(tmp_path)).read_text(encoding="utf-8")
+    expected = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    assert text == expected
+    (result,) = tmp_path.glob(f"mteb/{slug('org/net')}/*-{record.spec_id}/*.json")
+    assert result.read_text(encoding="utf-8") == '{\n "a": "é",\n "b": 1\n}\n'
+
+
+def test_undefined_side_figures_of_mteb_become_null_because_json_has_no_nan(tmp_path):
+    record = make(task="STS22.v2")
+    Store(tmp_path).write(record, {"scores": {"test": [{"nauc": float("nan"), "main_score": 0.5}]}})
+    (result,) = tmp_path.glob("mteb/*/*/STS22.v2.json")
+    assert json.loads(result.read_text())["scores"]["test"] == [{"main_score": 0.5, "nauc": None}]
+
+
+def test_the_order_of_records_is_that_of_their_names_and_seeds(tmp_path):
+    store = Store(tmp_path)
+    wanted = [make(task="A", seed=2), make(task="A", seed=10), make(task="A", method="x"), make(task="B")]
+    for record in reversed(wanted):
+        store.write(record, {})
+    assert store.records() == wanted
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda text: text[: len(text) // 2], "truncated or not JSON"),
+        (lambda text: "", "truncated or not JSON"),
+        (lambda text: "[" * 100_000, "not JSON"),
+        (lambda text: "[]", "schema version None"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema version 99"),
+        (lambda text: text.replace('"max_length": 128', '"max_length": 64'), "specification hashes to"),
+        (lambda text: text.replace('"main_score": 0.5', '"main_score": NaN'), "NaN"),
+        (lambda text: text.replace('"main_score": 0.5', '"main_score": "x"'), "main_score"),
+        (lambda text: text.replace('"out_dim": 384,', ""), "out_dim"),
+        (lambda text: text.replace("2026-01-01T", "soon"), "ISO 8601"),
+        (lambda text: text.replace('"x86"', '"/home/someone/x"'), "holds the path '/home/someone/x'"),
+        (lambda text: text.replace('"x86"', '"at C:\\\\data"'), "holds the path"),
+        (lambda text: text.replace('"x86"', '"../up"'), "holds the path"),
+        (lambda text: text.replace('"x86"', '"~/mine"'), "holds the path"),
+    ],
+)
+def test_a_damaged_record_is_reported_and_never_used(tmp_path, damage, reason):
+    store = Store(tmp_path)
+    record = make()
+    store.write(record, {})
+    path = only_file(store)
+    path.write_text(damage(path.read_text()))
+    assert store.records() == []
+    assert store.read(record.spec_id) is None
+    ((rejected, why),) = store.rejected
+    assert rejected == path
+    assert reason in why
+
+
+def test_bytes_that_are_no_text_and_folders_are_rejected_too(tmp_path):
+    folder = tmp_path / "runs" / "b" / "t"
+    folder.mkdir(parents=True)
+    (folder / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (folder / "folder.json").mkdir()
+    store = Store(tmp_path)
+    assert store.records() == []
+    assert [path.name for path, _ in store.rejected] == ["bytes.json", "folder.json"]
+
+
+def test_words_with_slashes_are_not_paths(tmp_path):
+    record = make(processor="Intel / AMD 3/4", platform="and/or", task="org/task", method="a / b")
+    Store(tmp_path).write(record, {})
+    assert Store(tmp_path).records() == [record]
+
+
+def test_a_record_that_would_be_refused_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="holds the path '/data/x'"):
+        Store(tmp_path).write(make(processor="/data/x"), {})
+    forged = make().model_copy(update={"spec_id": "0" * 16})
+    with pytest.raises(InputError, match="specification hashes to"):
+        Store(tmp_path).write(forged, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_file_of_a_cell_is_rejected(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    path = only_file(store)
+    path.with_name("z.json").write_text(path.read_text())
+    assert store.records() == [make()]
+    assert [(p.name, "second file" in why) for p, why in store.rejected] == [("z.json", True)]
+
+
+def test_only_quarantine_moves_rejected_files_and_it_overwrites_nothing(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    path = only_file(store)
+    kept = []
+    for content in ("first", "second"):
+        path.write_text(content)
+        store.records()
+        assert path.exists()
+        kept += store.quarantine()
+        assert not path.exists()
+    assert [place.read_text() for place in kept] == ["first", "second"]
+    assert all(place.is_relative_to(tmp_path / "quarantine") for place in kept)
+    assert (store.records(), store.rejected) == ([], [])
+
+
+def test_a_mended_file_is_no_longer_rejected(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    only_file(store).write_text("{")
+    assert (store.records(), len(store.rejected)) == ([], 1)
+    store.write(make(), {})
+    assert (store.records(), store.rejected) == ([make()], [])
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_failing_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch, call, failure):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    before = only_file(store).read_bytes()
+
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setattr(os, call, fail)
+    wanted = InputError if isinstance(failure, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted) as caught:
+        store.write(make(), {})
+    assert wanted is KeyboardInterrupt or "free some space" in str(caught.value)
+    assert only_file(store).read_bytes() == before
+    assert temporaries(tmp_path) == []
+
+
+def test_what_json_cannot_hold_fails_before_the_disk_is_touched(tmp_path):
+    with pytest.raises(TypeError):
+        Store(tmp_path).write(make(), {"scores": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_record_is_on_disk_before_the_result_of_mteb(tmp_path, monkeypatch):
+    placed = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (placed.append(new), real(old, new)))
+    Store(tmp_path).write(make(), {})
+    assert [path.relative_to(tmp_path).parts[0] for path in placed] == ["mteb", "runs"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="--out"):
+        Store(tmp_path / "out")
+    with pytest.raises(InputError, match="--out"):
+        Store(tmp_path / "out" / "deeper").require_writable()
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="--out"):
+        Store(tmp_path / "out").require_writable()
+
+
+def test_suites_are_remembered_in_order_and_the_last_call_counts(tmp_path):
+    store = Store(tmp_path)
+    store.remember_suite("sts", "old", ["A"])
+    store.remember_suite("sts", "English STS", ["B", "A", "B"])
+    store.remember_suite("STS", "another", ("A",))
+    assert store.suites() == [
+        AskedSuite("STS", "another", ("A",)),
+        AskedSuite("sts", "English STS", ("B", "A")),
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', '{"name": 1, "title": "", "tasks": []}'])
+def test_a_damaged_suite_is_rejected(tmp_path, text):
+    store = Store(tmp_path)
+    store.remember_suite("sts", "t", ["A"])
+    (tmp_path / "suites" / "sts.json").write_text(text)
+    assert store.suites() == []
+    assert [path.name for path, _ in store.rejected] == ["sts.json"]
+
+
+HOSTILE = ["../x", "..", ".", "/etc/passwd", "a/../b", "a\\b", "a:b", "", " ", "a b", "a\x00", "a\n"]
+HOSTILE += ["con", "CON", "nul.json", " com1.x", "STS12", "sts12", "Sts12", "a.", "a", "A", ".a", "-a"]
+HOSTILE += ["x" * 500, "x" * 501, "é", "e\u0301", "日本", "本日"]
+
+
+def test_slugs_are_safe_names_that_differ_even_without_case():
+    slugs = [slug(text) for text in [*HOSTILE, *map(slug, HOSTILE)]]
+    for name in slugs:
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._+=-")
+        assert name[0].isalnum()
+        assert name[-1].isalnum()
+        assert len(name) <= 71
+        assert name.split(".")[0] not in {"con", "nul", "com1"}
+    assert len({name.lower() for name in slugs}) == len({*HOSTILE, *map(slug, HOSTILE)})
+
+
+def test_a_plain_name_is_its_own_slug():
+    assert slug("mean+whiten") == "mean+whiten"
+    assert slug("stsb-v2.1") == "stsb-v2.1"
+    assert slug("sentence-transformers/all-MiniLM-L6-v2").startswith(
+        "sentence-transformers-all-minilm-l6-v2-"
+    )
+
+
+def test_hostile_names_stay_inside_the_folder(tmp_path):
+    out = tmp_path / "out"
+    for name in ["..", "a/../../../b", "con"]:
+        Store(out).write(make(method=name, task=name.replace("/", "|"), backbone={"name": name}), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in out.iterdir()) == ["mteb", "runs"]
+    assert len(Store(out).records()) == 3
