@@ -50,9 +50,7 @@ def slug(text: str) -> str:
 def disk_error(action: str, path: Path, error: OSError) -> InputError:
     """The error a user sees for a file that cannot be written or moved."""
     advice = _ADVICE.get(error.errno or 0, "check the disk and run again")
-    return InputError(
-        f"cannot {action} {path}: {error.strerror or error}; {advice}. Earlier files are unchanged."
-    )
+    return InputError(f"cannot {action} {path}: {error.strerror or error}; {advice}. Earlier files are unchanged.")
 
 
 def atomic_write(path: Path, text: str) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
 from fusebench.benchmarks.atomic import atomic_write, disk_error
 from fusebench.benchmarks.leaderboard import Board
 from fusebench.benchmarks.scores_table import to_csv
 from fusebench.errors import InputError
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
 _MARK = "<!-- written by `run_bench.py report`; edits are lost -->"
 _LATEX = {
@@ -27,7 +28,7 @@ _LATEX = {
 }
 _LEFT = ("rank", "method")
 _GAP = "  "
-_FIRST_TO_GO = ("fusion s", "params added", "dims", "seeds")
+_FIRST_TO_GO = ("params added", "dims", "encode s", "seeds")
 
 
 def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
@@ -86,9 +87,7 @@ def file_names(boards: Sequence[Board]) -> list[str]:
 
 def _name(board: Board, of_neighbours: list[tuple[str, ...]]) -> str:
     every = list(zip(*of_neighbours, strict=True))[:-1]
-    differing = [
-        own for own, values in zip(board.aspects, every, strict=False) if own and len(set(values)) > 1
-    ]
+    differing = [own for own, values in zip(board.aspects, every, strict=False) if own and len(set(values)) > 1]
     return "-".join([board.suite, *differing])
 
 
@@ -195,9 +194,9 @@ def print_board(board: Board, console: Console) -> None:
 
 
 def _fitting(columns: list[list[str]], board: Board, width: int) -> tuple[list[list[str]], list[str]]:
-    """Leaves out costs first, then tasks from the right, then averages, until the rest fits."""
+    """Leaves out costs first, then the averages of types, then tasks from the right, until the rest fits."""
     shown, hidden = list(columns), []
-    for name in [*_FIRST_TO_GO, *reversed(board.tasks), *board.averages]:
+    for name in [*_FIRST_TO_GO, *board.averages[:-1], *reversed(board.tasks), *board.averages[-1:]]:
         if sum(map(_width, shown)) + len(_GAP) * (len(shown) - 1) <= width:
             break
         hidden += [column[0] for column in shown if column[0] == name]

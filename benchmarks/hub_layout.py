@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from fusebench.benchmarks.record import TaskType
 from fusebench.errors import InputError
 
@@ -36,9 +37,7 @@ def data_files(folder: Path) -> list[DataFile]:
         InputError: The folder or a named file is missing, a file lies outside of it, the header is no YAML.
     """
     if not folder.is_dir():
-        raise InputError(
-            f"the data folder {folder} does not exist: give one folder per task below --data-dir"
-        )
+        raise InputError(f"the data folder {folder} does not exist: give one folder per task below --data-dir")
     configs = _header(folder).get("configs")
     if configs:
         files = [file for entry in configs for file in _entry_files(folder, entry)]
@@ -89,9 +88,8 @@ def check_folder(
         InputError: Something is missing, empty or has other columns; the message names the file.
     """
     files = data_files(folder)
-    parts = (
-        _retrieval_parts(folder, files, subsets) if task_type == "Retrieval" else _sts_parts(files, subsets)
-    )
+    _check_one_format(folder, files)
+    parts = _retrieval_parts(folder, files, subsets) if task_type == "Retrieval" else _sts_parts(files, subsets)
     for config, needed in parts:
         chosen = [file for file in files if config in (file.config, "*")]
         _check_splits(folder, config, chosen, splits, lone_is_enough=task_type == "Retrieval")
@@ -121,17 +119,13 @@ def _header(folder: Path) -> dict[str, Any]:
     try:
         header = yaml.safe_load("\n".join(lines[1:end]))
     except yaml.YAMLError as error:
-        raise InputError(
-            f"the header of {readme} is not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise InputError(f"the header of {readme} is not valid YAML: {' '.join(str(error).split())}") from error
     return header if isinstance(header, dict) else {}
 
 
 def _entry_files(folder: Path, entry: Any) -> Iterator[DataFile]:
     if not isinstance(entry, dict) or not isinstance(entry.get("config_name", "default"), str):
-        raise InputError(
-            f"the configs in the header of {folder / 'README.md'} need a config_name and data_files"
-        )
+        raise InputError(f"the configs in the header of {folder / 'README.md'} need a config_name and data_files")
     config = entry.get("config_name", "default")
     listed = entry.get("data_files", f"{entry.get('data_dir', '.')}/**/*")
     for item in listed if isinstance(listed, list) else [listed]:
@@ -144,14 +138,10 @@ def _entry_files(folder: Path, entry: Any) -> Iterator[DataFile]:
 
 def _matches(folder: Path, pattern: str) -> list[Path]:
     if "://" in pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-        raise InputError(
-            f"the header of {folder / 'README.md'} names {pattern}: only files in the folder are read"
-        )
+        raise InputError(f"the header of {folder / 'README.md'} names {pattern}: only files in the folder are read")
     found = sorted(path for path in folder.glob(pattern) if path.is_file())
     if not found:
-        raise InputError(
-            f"the header of {folder / 'README.md'} names {pattern}, but no such file is there: add it"
-        )
+        raise InputError(f"the header of {folder / 'README.md'} names {pattern}, but no such file is there: add it")
     return found
 
 
@@ -196,9 +186,7 @@ def _check_splits(
 ) -> None:
     known = list(dict.fromkeys(file.split for file in files))
     if not known:
-        raise InputError(
-            f"the data folder {folder} has no config {config!r}: add it to the header of its README.md"
-        )
+        raise InputError(f"the data folder {folder} has no config {config!r}: add it to the header of its README.md")
     # mteb reads a part that has a single split whatever that split is called
     if None in known or (lone_is_enough and len(known) == 1):
         return
@@ -206,6 +194,13 @@ def _check_splits(
         if split not in known:
             names = ", ".join(str(name) for name in known)
             raise InputError(f"{config!r} in the data folder {folder} has no split {split!r}, only: {names}")
+
+
+def _check_one_format(folder: Path, files: Sequence[DataFile]) -> None:
+    # `datasets` chooses one reader for all configs of a folder and fails on the others in words about bytes
+    formats = sorted({file.path.suffix.replace(".jsonl", ".json") for file in files})
+    if len(formats) > 1:
+        raise InputError(f"the data folder {folder} mixes {' and '.join(formats)}: use one format for all files")
 
 
 def _check_columns(path: Path, needed: Sequence[str]) -> None:
@@ -248,9 +243,7 @@ def _json_records(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 record = json.loads(line)
             except ValueError as error:
-                raise InputError(
-                    f"{path} line {number} is not JSON ({error}): correct or remove the line"
-                ) from error
+                raise InputError(f"{path} line {number} is not JSON ({error}): correct or remove the line") from error
             if not isinstance(record, dict):
                 raise InputError(f"{path} line {number} is not a JSON object: correct or remove the line")
             yield record

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fusebench.benchmarks.record import Score
 from numpy.typing import NDArray
+
+from fusebench.benchmarks.record import Score
 
 if TYPE_CHECKING:
     from fusebench.benchmarks.task_data import Role
@@ -38,9 +39,7 @@ class FinishedEncoder:
         task: Name of the task, for messages.
     """
 
-    def __init__(
-        self, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str], task: str
-    ) -> None:
+    def __init__(self, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str], task: str) -> None:
         from mteb.models.model_meta import ModelMeta
 
         self._lookup, self._name, self._task = lookup, name, task
@@ -62,8 +61,11 @@ class FinishedEncoder:
         texts = list(inputs.dataset["text"][:])
         vectors = np.ascontiguousarray(self._lookup(role, texts), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise ValueError(
-                f"{self._name} gave shape {vectors.shape} for {len(texts)} texts of {self._task}"
+            raise ValueError(f"{self._name} gave shape {vectors.shape} for {len(texts)} texts of {self._task}")
+        if len(set(texts)) > 1 and (vectors == vectors[0]).all():
+            raise ArithmeticError(
+                f"{self._name} on {self._task}: all {len(texts)} {role} embeddings are the same vector, so nothing "
+                "can be told apart"
             )
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
@@ -109,9 +111,7 @@ class Judged:
     seconds: float
 
 
-def judge(
-    loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str]
-) -> Judged:
+def judge(loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str]) -> Judged:
     """mteb's verdict on the embeddings of one method; the loaded data stay as they are for the next one.
 
     Raises:
@@ -164,9 +164,7 @@ def _as_written(result: Any) -> dict[str, Any]:
     for entries in written["scores"].values():
         for entry in entries:
             # mteb writes the undefined nAUC of a constant metric as NaN, which is not JSON
-            for metric in [
-                key for key, value in entry.items() if isinstance(value, float) and math.isnan(value)
-            ]:
+            for metric in [key for key, value in entry.items() if isinstance(value, float) and math.isnan(value)]:
                 del entry[metric]
     return written
 

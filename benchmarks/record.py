@@ -115,7 +115,10 @@ class Score(_Frozen):
 
 
 class Cost(_Frozen):
-    """What the cell took; seconds are wall time on the machine of `Environment`."""
+    """What the cell took; seconds are wall time on the machine of `Environment`.
+
+    A pass serves many tasks at once; a task is charged by its share of the tokens.
+    """
 
     pass_seconds: float  # the backbone pass, shared by every method of the run
     fusion_seconds: float  # this method's own work on the states, transforms included

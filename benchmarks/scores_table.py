@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+
 from fusebench.benchmarks.atomic import atomic_write
 from fusebench.benchmarks.record import Record, Score
 
@@ -39,9 +40,7 @@ def scores_frame(records: Iterable[Record]) -> pd.DataFrame:
     the text set that the method was trained on, or empty.
     """
     rows = [_row(record, score) for record in records for score in record.scores]
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype(
-        {"seed": "Int64", "limit": "Int64", "score": "float64"}
-    )
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "limit": "Int64", "score": "float64"})
     return frame.sort_values(_ORDER, kind="stable", na_position="first", ignore_index=True)
 
 

@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from fusebench.benchmarks.atomic import atomic_write, disk_error, slug
 from fusebench.benchmarks.record import SCHEMA, Record
 from fusebench.errors import InputError
-from pydantic import ValidationError
 
 __all__ = ["AskedSuite", "Store", "slug"]
 
@@ -168,9 +169,7 @@ def _flaw(record: Record) -> str | None:
     # Prompts are the user's own words; every other text is the program's and may not lead into a disk.
     held = record.model_dump(mode="json")
     del held["spec"]["prompts"]
-    return next(
-        (f"holds the path {text!r} in {where}" for where, text in _texts(held) if _PATH.search(text)), None
-    )
+    return next((f"holds the path {text!r} in {where}" for where, text in _texts(held) if _PATH.search(text)), None)
 
 
 def _texts(held: Any, where: str = "record") -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
+
 from fusebench.errors import InputError
 
 Role = Literal["text", "query", "document"]
@@ -58,9 +59,7 @@ def part(task: Any, subset: str, split: str) -> Any:
 
 def parts(task: Any) -> list[tuple[str, str, Any]]:
     """Subset, split and data of everything that mteb will judge."""
-    return [
-        (subset, split, part(task, subset, split)) for subset in task.hf_subsets for split in task.eval_splits
-    ]
+    return [(subset, split, part(task, subset, split)) for subset in task.hf_subsets for split in task.eval_splits]
 
 
 def texts(task: Any, data: Any) -> Iterator[tuple[Role, Sequence[str], Sequence[str]]]:
@@ -75,9 +74,7 @@ def texts(task: Any, data: Any) -> Iterator[tuple[Role, Sequence[str], Sequence[
         ):
             yield role, list(rows["id"]), list(_retrieval_texts(rows, kind)[:])  # type: ignore[misc]
         return
-    for column, kind in zip(
-        task.column_names, (task.input1_prompt_type, task.input2_prompt_type), strict=True
-    ):
+    for column, kind in zip(task.column_names, (task.input1_prompt_type, task.input2_prompt_type), strict=True):
         rows = list(data[column])
         yield kind.value if kind else "text", [f"{column} of row {i}" for i in range(len(rows))], rows
 
@@ -163,9 +160,7 @@ def _check_retrieval(
         seen: set[str] = set()
         for identifier in ids:
             if identifier in seen:
-                raise InputError(
-                    f"task {name}: the {role} id {identifier!r} occurs twice: make the ids distinct"
-                )
+                raise InputError(f"task {name}: the {role} id {identifier!r} occurs twice: make the ids distinct")
             seen.add(identifier)
     unknown = sorted(qrels.keys() - set(queries))
     if strict and unknown:
@@ -174,9 +169,7 @@ def _check_retrieval(
         )
     known, documents = set(queries), set(corpus)
     if not any(grade > 0 and d in documents for q in qrels.keys() & known for d, grade in qrels[q].items()):
-        raise InputError(
-            f"task {name}: no query has a relevant document in the corpus: correct its judgements"
-        )
+        raise InputError(f"task {name}: no query has a relevant document in the corpus: correct its judgements")
 
 
 def _text_columns(name: str, what: str, rows: Any) -> ListedDataset:
@@ -209,15 +202,11 @@ def count_empty(name: str, found: Iterable[tuple[Role, Sequence[str], Sequence[s
     for role, rows, values in found:
         for row, text in zip(rows, values, strict=True):
             if not isinstance(text, str):
-                raise InputError(
-                    f"task {name}: the {role} {row} is not a text but {type(text).__name__}: correct it"
-                )
+                raise InputError(f"task {name}: the {role} {row} is not a text but {type(text).__name__}: correct it")
             if text.strip():
                 continue
             if not allow:
-                raise InputError(
-                    f"task {name}: the {role} {row} is empty: remove it, or pass --allow-empty-texts"
-                )
+                raise InputError(f"task {name}: the {role} {row} is empty: remove it, or pass --allow-empty-texts")
             count += 1
     return count
 
@@ -236,9 +225,7 @@ def content_sha256(task: Any) -> str:
         _add(digest.update, data["queries"]["id"])
         _add(digest.update, data["corpus"]["id"])
         for query, judged in sorted(data["relevant_docs"].items()):
-            _add(
-                digest.update, [query, *(f"{grade} {document}" for document, grade in sorted(judged.items()))]
-            )
+            _add(digest.update, [query, *(f"{grade} {document}" for document, grade in sorted(judged.items()))])
     return digest.hexdigest()
 
 

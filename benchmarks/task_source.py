@@ -26,9 +26,7 @@ def mteb_task(name: str) -> Any | None:
     with quiet():
         try:
             task = mteb.get_task(name)
-            english = [
-                s for s, langs in task.metadata.hf_subsets_to_langscripts.items() if langs == ["eng-Latn"]
-            ]
+            english = [s for s, langs in task.metadata.hf_subsets_to_langscripts.items() if langs == ["eng-Latn"]]
             # as in MTEB(eng, v2): of a multilingual task only the English pairs, STS17 (en-en), STS22.v2 (en)
             return mteb.get_task(name, hf_subsets=english) if english else task
         except KeyError:

@@ -71,9 +71,7 @@ def find_tasks(names: Sequence[str], data_dir: Path | None) -> list[TaskSource]:
         InputError: A name is unknown, or its task is neither STS nor retrieval over text.
     """
     if data_dir is not None and not data_dir.is_dir():
-        raise InputError(
-            f"--data-dir {data_dir} is not a folder: give the folder that holds one folder per task"
-        )
+        raise InputError(f"--data-dir {data_dir} is not a folder: give the folder that holds one folder per task")
     return [_find(name, data_dir) for name in dict.fromkeys(names)]
 
 
@@ -171,9 +169,7 @@ def _unpinned(task: Any) -> str | None:
     revision = str(task.metadata.dataset.get("revision"))
     if re.fullmatch("[0-9a-f]{40}", revision):
         return None
-    return (
-        f"has no pinned data revision in mteb (it says {revision!r}): put a copy of its data below --data-dir"
-    )
+    return f"has no pinned data revision in mteb (it says {revision!r}): put a copy of its data below --data-dir"
 
 
 def _no_folder(task: Any) -> str | None:

@@ -32,19 +32,28 @@ class AllButTheTop(Transform):
             raise InputError(f"abtt(d={d}): d must be 0 or more.")
         self.d = d
 
-    def fit(self, X: Float[np.ndarray, "texts dim"]) -> AllButTheTop:
-        """Mean and leading directions, in float64.
+    def _removed(self, dim: int) -> int:
+        return max(1, round(dim / 100)) if self.d is None else self.d
+
+    def out_dim(self, texts: int, dim: int) -> int:
+        """As wide as before.
 
         Raises:
             InputError: if that many directions cannot be estimated from that many texts.
         """
-        texts, dim = X.shape
-        d = max(1, round(dim / 100)) if self.d is None else self.d
+        d = self._removed(dim)
         if d >= min(texts, dim):
             raise InputError(
                 f"abtt(d={d}) needs more than {d} fit texts and dimensions and has {texts} texts of {dim} "
                 "dimensions: give abtt(d=...) a smaller d or --fit a larger text set."
             )
+        return dim
+
+    def fit(self, X: Float[np.ndarray, "texts dim"]) -> AllButTheTop:
+        """Mean and leading directions, in float64."""
+        texts, dim = X.shape
+        self.out_dim(texts, dim)
+        d = self._removed(dim)
         self.mean = X.mean(axis=0, dtype=np.float64)
         centred = X.astype(np.float64) - self.mean
         _, vectors = scipy.linalg.eigh(centred.T @ centred / texts)

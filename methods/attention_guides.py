@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fusebench.errors import InputError
+from fusebench.methods import functional as F
 from fusebench.methods.parts import Guide
 from fusebench.methods.registry import register
 from fusebench.methods.states import LayerStates, Needs
@@ -28,8 +29,9 @@ def unit_maps(states: LayerStates, aggregate: Aggregate) -> Float[Tensor, "batch
     """
     if not states.attention:
         raise ValueError("attention guides need attention maps; run the backbone with eager attention.")
-    maps = torch.cat([block.float() for block in states.attention], dim=1)  # [B, blocks * heads, query, key]
-    real = states.mask.float()
+    maps = torch.cat(states.attention, dim=1)  # [B, blocks * heads, query, key]
+    maps = maps.to(F.accumulator(maps.dtype))
+    real = states.mask.to(maps.dtype)
     both = maps * real[:, None, :, None] * real[:, None, None, :]
     over = 2 if aggregate == "received" else 3
     summed = both.sum(dim=over) / real.sum(dim=1)[:, None, None]
@@ -77,6 +79,6 @@ class PatternDecorrelation(Guide):
     def forward(self, states: LayerStates) -> Float[Tensor, ""]:
         """0 when the maps are orthonormal over positions."""
         maps = unit_maps(states, self.aggregate)
-        identity = torch.diag_embed(states.mask.float())
+        identity = torch.diag_embed(states.mask.to(maps.dtype))
         squares = (maps.mT @ maps - identity).square().sum(dim=(1, 2))
         return (squares / states.mask.sum(dim=1)).mean()

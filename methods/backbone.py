@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
+from tokenizers import normalizers
 from torch import nn
 
 from fusebench.errors import InputError
 from fusebench.methods.backbone_source import Source
-from fusebench.methods.pooling_config import stated_max_length
+from fusebench.methods.pooling_config import stated_lower_case, stated_max_length
 from fusebench.methods.states import LayerStates, Needs, StateShape
 
 Padding = Literal["left", "right"]
@@ -73,9 +76,11 @@ class Backbone:
         self.device = torch.device(device)
         self.dtype = dtype
         self.remote_code = remote_code
-        self.config, self.tokenizer = _load_config_and_tokenizer(source, remote_code)
-        self.model = _load_model(source, self.config, DTYPES[dtype], remote_code).to(self.device).eval()
+        config, self.tokenizer = _load_config_and_tokenizer(source, remote_code)
+        self.model = _load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
         self.model.requires_grad_(False)
+        self.config = self.model.config  # the model reads its own copy, so ours must be that one
+        self._lock, self._readers_of_maps, self._fused = threading.Lock(), 0, ""
         self.limit = length_limit(source, self.tokenizer, self.model, max_length)
         self.padding_side: Padding = self.tokenizer.padding_side
         self.shape, self.final_norm = self._probe()
@@ -97,7 +102,17 @@ class Backbone:
         empty = [text for text, row in zip(texts, ids, strict=True) if len(row) == 0]
         if empty:
             raise InputError(f"{len(empty)} texts have no token for this tokenizer, the first is {empty[0][:40]!r}.")
-        return Tokenized(ids, truncated)
+        return Tokenized(self._known(ids), truncated)
+
+    def _known(self, ids: list[np.ndarray]) -> list[np.ndarray]:
+        rows = self.model.get_input_embeddings().num_embeddings
+        highest = max((int(row.max()) for row in ids), default=0)
+        if highest >= rows:
+            raise InputError(
+                f"--backbone {self.source.name}: its tokenizer gives token {highest} and its model has {rows}; "
+                "the two do not belong together, fetch the model again."
+            )
+        return ids
 
     def _encode(self, texts: Sequence[str], limit: int, special: bool = True) -> tuple[list[np.ndarray], np.ndarray]:
         if not texts:
@@ -126,17 +141,28 @@ class Backbone:
         if room < 1:
             raise InputError(f"the template leaves no room for text in {self.limit.tokens} tokens.")
         cut, truncated = self._cut(texts, room)
-        ids, _ = self._encode([frame.replace("{text}", text) for text in cut], self.limit.tokens)
+        ids, over = self._encode([frame.replace("{text}", text) for text in cut], self.limit.tokens)
+        # Beside the template a text can have more tokens than alone: shorten those that do, each for itself.
+        while over.any() and room > 1:
+            room -= 1
+            for place in np.flatnonzero(over).tolist():
+                (shorter,), _ = self._cut([texts[place]], room)
+                (ids[place],), over[[place]] = self._encode([frame.replace("{text}", shorter)], self.limit.tokens)
+                truncated[place] = True
         # The text may itself hold the mask token; the template's is the outer one.
         outer = -1 if frame.index("{text}") < frame.index(mask_token) else 0
         places = [np.flatnonzero(row == mask_id) for row in ids]
-        if any(len(place) == 0 for place in places):
-            raise InputError("the template's mask token was cut off; give a shorter template.")
-        return Tokenized(ids, truncated, np.array([place[outer] for place in places]))
+        if over.any() or any(len(place) == 0 for place in places):
+            raise InputError("the template was cut off or lost its mask token; give a shorter template.")
+        return Tokenized(self._known(ids), truncated, np.array([place[outer] for place in places], dtype=np.int64))
 
     def _cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], np.ndarray]:
         """Texts shortened to so many tokens, as text."""
+        if not self.tokenizer.is_fast:
+            raise InputError(f"{self.source.name} has no fast tokenizer (tokenizer.json), which templates need.")
         stripped = [text.strip() for text in texts]
+        if not stripped:
+            return [], np.zeros(0, dtype=bool)
         batch = self.tokenizer(
             stripped,
             truncation=True,
@@ -172,19 +198,36 @@ class Backbone:
         extra: dict[str, Any] = {}
         if self.padding_side == "left" and self._takes_positions():
             extra["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        out = self.model(
-            input_ids=tokens,
-            attention_mask=mask.long(),
-            output_hidden_states=True,
-            output_attentions=wants_maps,
-            **extra,
-        )
+        with self._eager_attention() if wants_maps else contextlib.nullcontext():
+            out = self.model(
+                input_ids=tokens,
+                attention_mask=mask.long(),
+                output_hidden_states=True,
+                output_attentions=wants_maps,
+                **extra,
+            )
         attention = tuple(out.attentions) if wants_maps and out.attentions else None
         if wants_maps and (not attention or any(block is None for block in attention)):
             raise InputError(f"{self.architecture} returned no attention maps; it must run with eager attention.")
         if not out.hidden_states:
             raise InputError(f"{self.architecture} returned no hidden states, so its layers cannot be read.")
         return LayerStates(tuple(out.hidden_states), mask, attention, marker)
+
+    @contextlib.contextmanager
+    def _eager_attention(self) -> Iterator[None]:
+        """Within, attention is computed step by step, because fused kernels leave no maps behind."""
+        with self._lock:
+            if self._readers_of_maps == 0:
+                self._fused = self.model.config._attn_implementation
+                self.model.set_attn_implementation("eager")
+            self._readers_of_maps += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers_of_maps -= 1
+                if self._readers_of_maps == 0:
+                    self.model.set_attn_implementation(self._fused)
 
     def _pad(self, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         longest = max(len(row) for row in ids)
@@ -206,8 +249,6 @@ class Backbone:
 
     def _takes_positions(self) -> bool:
         """Whether position ids must be handed over; models with a padding row in their table count themselves."""
-        import inspect
-
         takes = "position_ids" in inspect.signature(self.model.forward).parameters
         return takes and not any(table.padding_idx is not None for table in position_tables(self.model))
 
@@ -256,23 +297,28 @@ def position_tables(model: nn.Module) -> list[nn.Embedding]:
 def length_limit(source: Source, tokenizer: Any, model: nn.Module, asked: int | None) -> Limit:
     """The length limit in force.
 
-    `asked` if given; else `max_seq_length` of `sentence_bert_config.json`; else the smaller of the tokenizer's
-    limit and the position table; else 512.
+    `asked` if given; else `max_seq_length` of `sentence_bert_config.json` unless the position table is shorter;
+    else the smaller of the tokenizer's limit and the position table; else 512.
 
     Raises:
         InputError: if the position table is shorter than what is asked for, or nothing but special tokens fits.
     """
     tables = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in position_tables(model)]
     configured = getattr(model.config, "max_position_embeddings", None)
-    table = min(tables) if tables else configured if isinstance(configured, int) and configured > 0 else None
+    # Some tables have more rows than positions (OPT's first two are spare), so the config has a say too.
+    rows = [*tables, *([configured] if isinstance(configured, int) and configured > 0 else [])]
+    table = min(rows) if rows else None
     special = tokenizer.num_special_tokens_to_add(pair=False)
     if asked is not None:
         if asked <= special:
             raise InputError(f"--max-length {asked} leaves no room for text: {special} tokens are special ones.")
-        if tables and asked > min(tables):
-            raise InputError(f"--max-length {asked} is beyond the backbone's position table of {min(tables)}.")
+        if tables and asked > min(rows):
+            raise InputError(f"--max-length {asked} is beyond the backbone's position table of {min(rows)}.")
         return Limit(asked, "--max-length")
-    if stated := stated_max_length(source.folder):
+    stated = stated_max_length(source.folder)
+    if stated is not None and stated <= special:
+        raise InputError(f"max_seq_length {stated} of sentence_bert_config.json leaves no room; give --max-length.")
+    if stated is not None and not (tables and stated > min(rows)):
         return Limit(stated, "sentence_bert_config.json")
     limits = {"position table": table, "tokenizer": tokenizer.model_max_length}
     known = {who: limit for who, limit in limits.items() if limit is not None and limit < 10**6}
@@ -287,16 +333,33 @@ def _load_config_and_tokenizer(source: Source, remote_code: bool) -> tuple[Any, 
     try:
         config = transformers.AutoConfig.from_pretrained(source.folder, **kwargs)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # garbled files raise whatever their parser meets first
         raise InputError(_unloadable(source, error, remote_code)) from error
+    _check_vocabulary(source, tokenizer)
+    if stated_lower_case(source.folder) and tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        own = [backend.normalizer] if backend.normalizer is not None else []
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     return config, tokenizer
 
 
+def _check_vocabulary(source: Source, tokenizer: Any) -> None:
+    """Without any vocabulary file transformers makes up a tokenizer that knows its special tokens only."""
+    names = {"tokenizer.json", "tekken.json", *tokenizer.vocab_files_names.values()}
+    found = any((source.folder / name).is_file() for name in names) or any(source.folder.glob("*.model"))
+    if tokenizer.vocab_files_names and not found:
+        raise InputError(f"--backbone {source.name} has no tokenizer files (such as tokenizer.json); fetch it again.")
+
+
 def _load_model(source: Source, config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
-    # Of an encoder-decoder only the encoder is a backbone.
-    auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
+    # Of an encoder-decoder only the encoder is a backbone; saved alone, only its class name says what it is.
+    alone = any(name.endswith("EncoderModel") for name in config.architectures or ())
+    encoder = config.is_encoder_decoder or alone
+    auto = transformers.AutoModelForTextEncoding if encoder else transformers.AutoModel
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # keys and values serve generation only, and are as large as the states
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = auto.from_pretrained(
                 source.folder,
                 config=config,
@@ -306,7 +369,7 @@ def _load_model(source: Source, config: Any, dtype: torch.dtype, remote_code: bo
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # garbled weights raise SafetensorError, which has no base of its own
         raise InputError(_unloadable(source, error, remote_code)) from error
     # The pooler is not used; any other weight that the file lacks would be random.
     absent = sorted(key for key in report["missing_keys"] if "pooler" not in key)
@@ -328,7 +391,7 @@ def _unloadable(source: Source, error: Exception, remote_code: bool) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keeps the load report and its progress bar off the screen: the checks above say what matters."""
     from transformers.utils import logging as their_logging
 

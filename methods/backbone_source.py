@@ -78,7 +78,7 @@ def find_backbone(spec: str, *, remote_code: bool = False) -> Source:
         return _local(folder.resolve().name, folder)
     if _is_package(spec):
         return _local(spec, _model_folder(_package_folder(spec), spec))
-    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+    if spec.startswith((".", "/", "~")) or spec.partition("@")[0].count("/") > 1:
         raise InputError(f"--backbone {spec}: there is no such folder.")
     return _from_hub(spec, remote_code)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.batching import plan_batches
 from fusebench.methods.parts import Fusion
@@ -82,8 +83,10 @@ class SharedPass:
         self._input_of_text: dict[str, int] = {}
         self._truncated_texts: set[str] = set()
         self._row_of_input: dict[bytes, int] = {}
+        self._lengths: list[int] = []
         self._arrays: dict[tuple[str, str | int], np.ndarray] = {}
         self._lock = threading.Lock()
+        self._grow(0)
 
     def ensure(self, texts: Iterable[str]) -> None:
         """Runs the backbone over those texts that it has not seen yet.
@@ -94,24 +97,29 @@ class SharedPass:
         started = time.perf_counter()
         texts = list(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._input_of_text]
-        inputs, markers = self._distinct_inputs(new)
+        before = len(self._row_of_input)
+        try:
+            inputs, markers = self._distinct_inputs(new)
+            if inputs:
+                self._grow(len(inputs))
+                self._run(inputs, markers, offset=before)
+        except BaseException:
+            self._forget(new, before)
+            raise
         self.statistics.texts += len(texts)
         self.statistics.distinct_texts += len(new)
+        self.statistics.truncated += len(self._truncated_texts.intersection(new))
         self.statistics.distinct_inputs += len(inputs)
-        if inputs:
-            self._grow(len(inputs))
-            try:
-                self._run(inputs, markers, offset=len(self._row_of_input) - len(inputs))
-            except BaseException:
-                self._forget()
-                raise
         self.statistics.seconds += time.perf_counter() - started
 
-    def _forget(self) -> None:
-        """Drops everything, because rows that a failed pass left unfilled must never be read."""
-        self._input_of_text.clear()
-        self._row_of_input.clear()
-        self._arrays.clear()
+    def _forget(self, texts: Iterable[str], rows: int) -> None:
+        """Goes back to the first `rows` rows, because those that a failed pass left unfilled must never be read."""
+        for text in texts:
+            self._input_of_text.pop(text, None)
+        self._truncated_texts.difference_update(texts)
+        self._row_of_input = {key: row for key, row in self._row_of_input.items() if row < rows}
+        del self._lengths[rows:]
+        self._arrays = {key: array[:rows] for key, array in self._arrays.items()}
 
     def rows(self, texts: Sequence[str]) -> np.ndarray:
         """Row of each text in what `vectors` returns; unseen texts are passed through the backbone first."""
@@ -123,22 +131,29 @@ class SharedPass:
         """How many distinct ones of these texts were cut at the length limit."""
         return len(self._truncated_texts.intersection(texts))
 
+    def token_share(self, texts: Iterable[str]) -> float:
+        """The share of the pass's tokens that these texts' distinct inputs make up."""
+        rows = {self._input_of_text[text] for text in texts}
+        return sum(self._lengths[row] for row in rows) / max(1, sum(self._lengths))
+
     @torch.inference_mode()
     def vectors(self, name: str) -> Float[np.ndarray, "inputs out"]:
-        """Float32 vectors of one fusion for every distinct input so far."""
+        """Float32 vectors of one fusion for every distinct input so far, read-only: they may be the stored ones."""
         if name in self.live:
-            return self._arrays["live", name]
-        fusion = self.fusions[name]
-        means = {k: self._stored("mean", k) for k in fusion.layers if Needs.MEANS in fusion.needs}
-        firsts = {k: self._stored("first", k) for k in fusion.layers if Needs.FIRSTS in fusion.needs}
-        return fusion(PooledStates(means, firsts)).cpu().numpy()
+            vectors = self._arrays["live", name].view()
+        else:
+            fusion = self.fusions[name]
+            means = {k: self._stored("mean", k) for k in fusion.layers if Needs.MEANS in fusion.needs}
+            firsts = {k: self._stored("first", k) for k in fusion.layers if Needs.FIRSTS in fusion.needs}
+            vectors = fusion(PooledStates(means, firsts)).cpu().numpy()
+        vectors.flags.writeable = False
+        return vectors
 
     def _stored(self, kind: str, layer: int) -> torch.Tensor:
         return torch.from_numpy(self._arrays[kind, layer]).to(self.backbone.device)
 
     def _distinct_inputs(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray | None]:
         tokenized = self.backbone.tokenize(texts, self.template)
-        self.statistics.truncated += int(tokenized.truncated.sum())
         self._truncated_texts.update(t for t, cut in zip(texts, tokenized.truncated, strict=True) if cut)
         inputs, kept = [], []
         for place, (text, ids) in enumerate(zip(texts, tokenized.ids, strict=True)):
@@ -146,6 +161,7 @@ class SharedPass:
             if key not in self._row_of_input:
                 self._row_of_input[key] = len(self._row_of_input)
                 inputs.append(ids)
+                self._lengths.append(len(ids))
                 kept.append(place)
             self._input_of_text[text] = self._row_of_input[key]
         return inputs, None if tokenized.marker is None else tokenized.marker[kept]
@@ -181,12 +197,12 @@ class SharedPass:
                     return
                 try:
                     self._run_batch(batch, inputs, markers, offset)
+                    with self._lock:
+                        self.statistics.tokens += sum(lengths[i] for i in batch)
+                        self.progress(self.statistics.tokens, total)
                 except BaseException as error:
                     failures.append(error)
                     return
-                with self._lock:
-                    self.statistics.tokens += sum(lengths[i] for i in batch)
-                    self.progress(self.statistics.tokens, total)
 
         self._in_threads(work, failures)
         if failures:
@@ -208,8 +224,11 @@ class SharedPass:
                 thread.start()
             for thread in threads:
                 thread.join()
-        except BaseException as error:  # Ctrl-C lands here: let the workers stop after their batch
+        except BaseException as error:  # Ctrl-C lands here: the workers stop after their batch
             failures.append(error)
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
             raise
         finally:
             torch.set_num_threads(before)
@@ -224,8 +243,13 @@ class SharedPass:
             )
             self._keep(states, batch + offset)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error) or len(batch) == 1:
+            if not _is_out_of_memory(error):
                 raise
+            if len(batch) == 1:
+                raise InputError(
+                    f"one input of {len(inputs[batch[0]])} tokens does not fit into memory: give a smaller --max-length; "
+                    f"with {self.workers} batches at a time, a smaller --batch-tokens helps too."
+                ) from error
         else:
             with self._lock:
                 self.statistics.batches += 1

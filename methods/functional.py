@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """What sums over values of this type run in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -18,7 +19,7 @@ def weighted_sum(
     hidden: Float[Tensor, "batch tokens dim"], weights: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch dim"]:
     """`sum_t w_t h_t`, accumulated in float32 or better."""
-    kind = _accumulator(hidden.dtype)
+    kind = accumulator(hidden.dtype)
     total = torch.bmm(weights.to(kind).unsqueeze(1), hidden.to(kind)).squeeze(1)
     return total.to(hidden.dtype)
 
@@ -27,7 +28,7 @@ def masked_mean(
     hidden: Float[Tensor, "batch tokens dim"], mask: Bool[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch dim"]:
     """`sum_t m_t h_t / sum_t m_t`."""
-    weights = mask.to(_accumulator(hidden.dtype))
+    weights = mask.to(accumulator(hidden.dtype))
     return weighted_sum(hidden, weights / weights.sum(dim=1, keepdim=True))
 
 

@@ -46,7 +46,7 @@ class Part:
 
     def __str__(self) -> str:
         defaults = self.card.defaults
-        written = [f"{key}={_write(value)}" for key, value in self.params if value != defaults[key]]
+        written = [f"{key}={write_value(value)}" for key, value in self.params if value != defaults[key]]
         arguments = ",".join([*written, *(["untrained"] if self.untrained else [])])
         return f"{self.name}({arguments})" if arguments else self.name
 
@@ -80,6 +80,11 @@ class Method:
         """Whether a transform learns from the fit texts."""
         return any(part.card.part.fitted for part in self.transforms)
 
+    @property
+    def random(self) -> bool:
+        """Whether seeds matter."""
+        return self.objective is not None or any(part.untrained for part in self.parts)
+
     def on(self, shape: StateShape) -> tuple[Method, ...]:
         """The methods that the sentence names on a backbone of this shape, in their simplest spelling.
 
@@ -92,8 +97,8 @@ class Method:
         if not self.each:
             yield self
             return
-        for layer in range(shape.states):
-            fusion = Part.of(self.fusion.name, {**dict(self.fusion.params), "layer": layer})
+        for layer in range(self.fusion.card.part.sweep_from, shape.states):
+            fusion = Part.of(self.fusion.name, {**dict(self.fusion.params), "layer": layer}, self.fusion.untrained)
             yield replace(self, fusion=fusion, each=False)
 
     def build_fusion(self, shape: StateShape) -> Fusion:
@@ -104,6 +109,16 @@ class Method:
         """
         fusion: Fusion = self.fusion.card.part(shape, **dict(self.fusion.params))
         return fusion.eval()
+
+    def check(self, shape: StateShape, fit_texts: int) -> None:
+        """Refuses what cannot work, before anything is computed.
+
+        Raises:
+            InputError: if a hyper-parameter does not fit the shape, or a transform so few fit texts.
+        """
+        dim = self.build_fusion(shape).out_dim
+        for transform in self.build_transforms():
+            dim = transform.out_dim(fit_texts, dim)
 
     def build_transforms(self) -> list[Transform]:
         """The transforms, not yet fitted, in order."""
@@ -116,9 +131,10 @@ class Method:
             transforms.pop()
         fusion = self.fusion
         same = fusion.card.part.same_direction(dict(fusion.params))
-        if same is not None:
+        if same is not None and self.objective is None:  # a loss may see lengths
             name, params, constant = same
-            if not transforms or (constant and all(part.card.part.scale_free for part in transforms)):
+            unscaled = not transforms or transforms[0].name == "normalize"
+            if unscaled or (constant and all(part.card.part.scale_free for part in transforms)):
                 fusion = _simplest(Part.of(name, params), shape)
         simpler = replace(self, fusion=fusion, transforms=tuple(transforms))
         return None if simpler == self else simpler.name
@@ -126,11 +142,9 @@ class Method:
 
 def _simplest(part: Part, shape: StateShape) -> Part:
     """Applies the fusions' own equivalences until nothing changes."""
-    if part.untrained:
-        return part
     for _ in range(8):
         name, params = part.card.part.simplest(shape, part.name, dict(part.params))
-        simpler = Part.of(name, params)
+        simpler = Part.of(name, params, part.untrained and card(name).learned)
         if simpler == part:
             return part
         part = simpler
@@ -154,10 +168,12 @@ def parse(sentence: str) -> Method:
     each = any(flag for _, flag in parsed)
     if each and ("layer" not in fusion.card.defaults or any(f and p != fusion for p, f in parsed)):
         raise InputError(f"'{sentence}': @each goes behind a fusion that has a layer, such as mean@each.")
+    if each and dict(fusion.params)["layer"] != fusion.card.defaults["layer"]:
+        raise InputError(f"'{sentence}': @each goes through all layers, so leave layer=... out.")
     return Method(
         fusion=fusion,
         objective=by_kind["objective"][0] if by_kind["objective"] else None,
-        guides=tuple(by_kind["guide"]),
+        guides=tuple(sorted(by_kind["guide"], key=str)),  # they are summed
         transforms=tuple(by_kind["transform"]),
         each=each,
     )
@@ -223,7 +239,7 @@ def _check(value: Any, known: Card, key: str, sentence: str) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Input should be ")
-        raise InputError(f"'{sentence}': {known.name}({key}={_write(value)}) should be {reason}.") from None
+        raise InputError(f"'{sentence}': {known.name}({key}={write_value(value)}) should be {reason}.") from None
 
 
 def split(text: str, separator: str) -> list[str]:
@@ -273,7 +289,7 @@ def _read(value: str) -> Any:
     return value
 
 
-def _write(value: Any) -> str:
+def write_value(value: Any) -> str:
     """The inverse of `_read`."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()

@@ -9,16 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fusebench.errors import InputError
+from fusebench.methods import functional as F
 from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import register
 from fusebench.methods.states import Needs, States, StateShape
 
 
 def _mean_over_layers(states: States, layers: tuple[int, ...]) -> Float[Tensor, "batch dim"]:
-    total = states.mean(layers[0]).float()
+    kind = states.mean(layers[0]).dtype
+    total = states.mean(layers[0]).to(F.accumulator(kind))
     for layer in layers[1:]:
-        total = total + states.mean(layer).float()
-    return (total / len(layers)).to(states.mean(layers[0]).dtype)
+        total = total + states.mean(layer)
+    return (total / len(layers)).to(kind)
 
 
 @register("first-last", paper="arXiv:2103.15316")
@@ -42,9 +44,11 @@ class FirstLast(Fusion):
 
     @classmethod
     def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Counted from 0; `mean` when both ends are the last layer."""
+        """Counted from 0; `mean` when both ends are the last layer, `last-k-mean` when nothing is between them."""
         first = shape.index(params["first"])
-        return ("mean", {}) if first == shape.blocks else (name, {"first": first})
+        if first >= shape.blocks - 1:
+            return "last-k-mean", {"k": shape.states - first}
+        return name, {"first": first}
 
 
 class _LastK(Fusion):

@@ -29,6 +29,7 @@ class Fusion(nn.Module, ABC):
     layers: tuple[int, ...]
     out_dim: int
     template: str | None = None
+    sweep_from: ClassVar[int] = 0  # the lowest state of `@each`
 
     @abstractmethod
     def forward(self, states: Any) -> Float[Tensor, "batch out"]:
@@ -81,6 +82,14 @@ class Transform(ABC):
 
     fitted: ClassVar[bool] = True  # whether it learns anything from the fit texts
     scale_free: ClassVar[bool] = False  # whether scaling all vectors by one factor leaves the cosines as they are
+
+    @abstractmethod
+    def out_dim(self, texts: int, dim: int) -> int:
+        """Width of the result when fitted on `texts` vectors of `dim` dimensions.
+
+        Raises:
+            InputError: if it cannot be fitted on these.
+        """
 
     @abstractmethod
     def fit(self, X: Float[np.ndarray, "texts dim"]) -> Transform:

@@ -33,7 +33,7 @@ def native_sentence(folder: Path) -> str:
     Raises:
         InputError: if the folder states none, or one that no sentence can say.
     """
-    modules = _read(folder / "modules.json")
+    modules = _read(folder / "modules.json", list)
     if modules is None:
         raise InputError(
             "native: this backbone has no modules.json, so it states no pooling of its own; name one, e.g. mean."
@@ -41,7 +41,7 @@ def native_sentence(folder: Path) -> str:
     kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise InputError(f"native: this backbone's modules are {', '.join(kinds)}; only pooling is supported.")
-    modes = _modes(_read(folder / modules[1]["path"] / "config.json") or {})
+    modes = _modes(_read(folder / modules[1]["path"] / "config.json", dict) or {})
     if len(modes) != 1:
         raise InputError(f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; one mode is supported.")
     return "+".join([modes[0], *(["normalize"] if "Normalize" in kinds else [])])
@@ -55,15 +55,29 @@ def _modes(config: dict[str, Any]) -> list[str]:
 
 
 def stated_max_length(folder: Path) -> int | None:
-    """`max_seq_length` of `sentence_bert_config.json`, or None."""
-    stated = (_read(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
-    return int(stated) if stated else None
+    """`max_seq_length` of `sentence_bert_config.json`, or None.
+
+    Raises:
+        InputError: if it is no number of tokens.
+    """
+    stated = (_read(folder / "sentence_bert_config.json", dict) or {}).get("max_seq_length")
+    if stated is not None and (type(stated) is not int or stated < 1):
+        raise InputError(f"max_seq_length of sentence_bert_config.json is {stated!r}, which is no number of tokens.")
+    return stated
 
 
-def _read(path: Path) -> Any:
+def stated_lower_case(folder: Path) -> bool:
+    """`do_lower_case` of `sentence_bert_config.json`: lower case whatever the tokenizer itself does."""
+    return bool((_read(folder / "sentence_bert_config.json", dict) or {}).get("do_lower_case"))
+
+
+def _read(path: Path, kind: type) -> Any:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise ValueError(f"a JSON {type(content).__name__} stands where a {kind.__name__} belongs")
     except ValueError as error:
-        raise InputError(f"{path.name} of the backbone is not JSON ({error}); fetch it again.") from error
+        raise InputError(f"{path.name} of the backbone cannot be read ({error}); fetch it again.") from error
+    return content

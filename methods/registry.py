@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ class Card:
     types: Mapping[str, Any]
 
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _CARDS: dict[str, Card] = {}
 _KINDS: dict[type, Kind] = {
     Fusion: "fusion",
@@ -51,10 +54,14 @@ def register(name: str, *, paper: str, learned: bool = False) -> Callable[[P], P
         learned: whether it has weights that mean nothing before training.
 
     Raises:
-        ValueError: if the name is taken or the class is no part.
+        ValueError: if the name is taken or cannot be written in a sentence, or the class is no part.
     """
 
     def add(part: P) -> P:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"'{name}' is no name for a part: lower-case letters, digits and hyphens, as in last-token"
+            )
         if name in _CARDS:
             raise ValueError(f"a part named '{name}' is already registered by {_CARDS[name].part.__module__}")
         kind = next((kind for base, kind in _KINDS.items() if issubclass(part, base)), None)
@@ -119,13 +126,18 @@ def load_plugins(files: Iterable[Path] = ()) -> None:
         InputError: if a file is missing or fails to import.
     """
     for entry in importlib.metadata.entry_points(group="fusebench.methods"):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:
+            raise InputError(
+                f"plugin {entry.name} = {entry.value} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
     for file in files:
         _import_file(file)
 
 
 def _import_file(file: Path) -> None:
-    name = f"fusebench_plugin_{file.resolve().as_posix().encode().hex()[-60:]}"
+    name = f"fusebench_plugin_{hashlib.sha256(bytes(file.resolve())).hexdigest()}"
     if name in sys.modules:
         return
     if not file.is_file():
@@ -135,8 +147,11 @@ def _import_file(file: Path) -> None:
         raise InputError(f"plugin {file} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = dict(_CARDS)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
+        _CARDS.clear()
+        _CARDS.update(before)
         raise InputError(f"plugin {file} cannot be imported: {type(error).__name__}: {error}") from error

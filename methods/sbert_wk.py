@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fusebench.errors import InputError
+from fusebench.methods import functional as F
 from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import register
 from fusebench.methods.states import LayerStates, Needs, StateShape
@@ -29,7 +30,8 @@ class SbertWK(Fusion):
         token       = sum_k alpha_k h_k
         text        = sum_t omega_t token_t,  omega ~ variance over k of cos(h_k, h_{k+1}), last token dropped
 
-    R is not computed: `R_j . r = <h_j, h_k>` and `r_last^2` is the Schur complement of the Gram matrix.
+    R is not computed: with h of unit length, `R_j . r = <h_j, h_k>` and `r_last^2` is a Schur complement of
+    the cosines.
 
     Args:
         first: lowest state used; None is L // 3, which is the published 4 when L = 12.
@@ -52,70 +54,71 @@ class SbertWK(Fusion):
         if len(self.layers) < 3 or window < 1:
             raise InputError(f"sbert-wk needs 3 states or more from its first ({start}) on, and a window >= 1.")
         self.out_dim = shape.dim
-        self.windows = [_window(k, len(self.layers), window, edge) for k in range(len(self.layers))]
+        self.windows = _windows(len(self.layers), window, edge)
+        if not all(self.windows):
+            raise InputError(
+                f"sbert-wk(window={window},edge={edge}) leaves a state without neighbours; choose another window."
+            )
 
     def forward(self, states: LayerStates) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
         layers = torch.stack([states.hidden[layer] for layer in self.layers], dim=2)  # [B, T, K, d]
         real = layers[states.mask].double()  # [N, K, d], the real tokens of the batch in one row
-        gram = real @ real.mT
-        tokens = (self._layer_weights(gram).unsqueeze(1) @ real).squeeze(1)
+        unit = real / real.norm(dim=-1, keepdim=True)
+        cosines = unit @ unit.mT
+        tokens = (self._layer_weights(cosines).unsqueeze(1) @ real).squeeze(1)
         omega = states.mask.new_zeros(states.mask.shape, dtype=torch.double)
-        omega[states.mask] = _adjacent_variance(gram)
+        omega[states.mask] = cosines.diagonal(offset=1, dim1=1, dim2=2).var(dim=1, correction=0)
         per_text = torch.zeros(*states.mask.shape, real.shape[-1], dtype=torch.double, device=real.device)
         per_text[states.mask] = tokens
         weights = _token_weights(omega, states.mask)
         return torch.einsum("bt,btd->bd", weights, per_text).to(layers.dtype)
 
-    def _layer_weights(self, gram: Float[Tensor, "n k k"]) -> Float[Tensor, "n k"]:
+    def _layer_weights(self, cosines: Float[Tensor, "n k k"]) -> Float[Tensor, "n k"]:
         novelty, alignment = [], []
         for k, others in enumerate(self.windows):
-            own = gram[:, k, k]
-            cross = gram[:, others, k]
-            inner = gram[:, others][:, :, others]
-            # A hair of ridge: two equal layers make the matrix singular.
-            ridge = 1e-10 * inner.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-            inner = inner + ridge * torch.eye(len(others), dtype=gram.dtype, device=gram.device)
-            explained = (cross * torch.linalg.solve(inner, cross)).sum(dim=1).clamp(min=0)
-            explained = torch.minimum(explained, own)
-            novelty.append(((own - explained) / own).sqrt())
-            lengths = gram[:, others, others].sqrt()
-            cosine = (cross / lengths).mean(dim=1) / explained.sqrt()
-            alignment.append(1 / (2 * (len(others) + 1) * cosine))
+            across = cosines[:, others, k]
+            among = cosines[:, others][:, :, others]
+            # A hair of ridge, because two equal layers make the matrix singular; more would blur nearly equal ones.
+            among = among + 1e-14 * torch.eye(len(others), dtype=cosines.dtype, device=cosines.device)
+            explained = (across * torch.linalg.solve(among, across)).sum(dim=1).clamp(0, 1)
+            novelty.append((1 - explained).sqrt())
+            alignment.append(explained.sqrt() / (2 * (len(others) + 1) * across.mean(dim=1)))
         both = [torch.stack(parts, dim=1) for parts in (novelty, alignment)]
         alpha = sum((part / part.sum(dim=1, keepdim=True) for part in both), torch.zeros_like(both[0]))
         return alpha / alpha.sum(dim=1, keepdim=True)
 
     @classmethod
     def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The default first state when it is spelled out."""
-        first = params["first"]
-        if first is not None:
-            first = None if shape.index(first) == shape.blocks // 3 else shape.index(first)
-        return name, {**params, "first": first}
+        """The default first state when it is spelled out; the narrowest window that holds the same states."""
+        start = shape.blocks // 3 if params["first"] is None else shape.index(params["first"])
+        count, window, edge = shape.states - start, params["window"], params["edge"]
+        alike = (
+            (size, kind)
+            for kind in get_args(Edge)
+            for size in range(1, window + 1)
+            if _windows(count, size, kind) == _windows(count, window, edge)
+        )
+        window, edge = next(alike, (window, edge))
+        return name, {"first": None if start == shape.blocks // 3 else start, "window": window, "edge": edge}
+
+
+def _windows(count: int, size: int, edge: Edge) -> list[list[int]]:
+    return [_window(k, count, size, edge) for k in range(count)]
 
 
 def _window(k: int, count: int, size: int, edge: Edge) -> list[int]:
     """The states beside k, of `count` states."""
-    left = range(max(k - size, 0), k)
-    if edge == "released" and k < size:
-        left = range(0)
-    return [*left, *range(k + 1, min(k + size + 1, count))]
-
-
-def _adjacent_variance(gram: Float[Tensor, "n k k"]) -> Float[Tensor, " n"]:
-    """Variance (of the population) over k of cos(h_k, h_{k+1})."""
-    lengths = gram.diagonal(dim1=1, dim2=2).sqrt()
-    cosine = gram.diagonal(offset=1, dim1=1, dim2=2) / (lengths[:, :-1] * lengths[:, 1:])
-    return cosine.var(dim=1, correction=0)
+    states = range(count)
+    left = states[k - size : k] if edge == "released" else states[max(k - size, 0) : k]
+    return [*left, *states[k + 1 : k + size + 1]]
 
 
 def _token_weights(
-    omega: Float[Tensor, "batch tokens"], mask: Float[Tensor, "batch tokens"] | Tensor
+    omega: Float[Tensor, "batch tokens"], mask: Bool[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens"]:
     """Weights that sum to 1 over the real tokens but the last."""
-    place = mask.cumsum(dim=1) * mask
     count = mask.sum(dim=1, keepdim=True)
-    kept = mask & ((place < count) | (count == 1))
+    kept = mask & ((F.positions(mask) < count) | (count == 1))
     omega = (omega + torch.finfo(torch.float32).tiny) * kept
     return omega / omega.sum(dim=1, keepdim=True)

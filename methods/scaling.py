@@ -22,14 +22,19 @@ class Standardize(Transform):
 
     scale_free = True
 
-    def fit(self, X: Float[np.ndarray, "texts dim"]) -> Standardize:
-        """Mean and deviation in float64.
+    def out_dim(self, texts: int, dim: int) -> int:
+        """As wide as before.
 
         Raises:
             InputError: with fewer than 2 texts.
         """
-        if len(X) < 2:
-            raise InputError(f"standardize needs 2 fit texts or more and has {len(X)}: give --fit a larger set.")
+        if texts < 2:
+            raise InputError(f"standardize needs 2 fit texts or more and has {texts}: give --fit a larger set.")
+        return dim
+
+    def fit(self, X: Float[np.ndarray, "texts dim"]) -> Standardize:
+        """Mean and deviation in float64."""
+        self.out_dim(*X.shape)
         self.mean = X.mean(axis=0, dtype=np.float64)
         deviation = X.std(axis=0, dtype=np.float64)
         self.scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
@@ -59,13 +64,17 @@ class Normalize(Transform):
     fitted = False
     scale_free = True
 
+    def out_dim(self, texts: int, dim: int) -> int:
+        """As wide as before."""
+        return dim
+
     def fit(self, X: Float[np.ndarray, "texts dim"]) -> Normalize:
         """Learns nothing."""
         return self
 
     def __call__(self, X: Float[np.ndarray, "texts dim"]) -> Float[np.ndarray, "texts dim"]:
         """Shape `[texts, dim]`; a zero vector stays zero."""
-        length = np.linalg.norm(X, axis=1, keepdims=True)
+        length = np.linalg.norm(X.astype(np.float64), axis=1, keepdims=True)
         return (X / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
 
     def state(self) -> dict[str, np.ndarray]:

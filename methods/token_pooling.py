@@ -35,6 +35,7 @@ class Cls(_OneLayer):
     """
 
     needs = Needs.FIRSTS
+    sweep_from = 1  # state 0 of CLS knows nothing of the text: the same token at the same position
 
     def forward(self, states: States) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
@@ -81,8 +82,9 @@ class MeanSqrtLen(_OneLayer):
 
     def forward(self, states: LayerStates) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
-        weights = states.mask.float()
-        return F.weighted_sum(states.hidden[self.layer], weights * weights.sum(dim=1, keepdim=True).rsqrt())
+        hidden = states.hidden[self.layer]
+        weights = states.mask.to(F.accumulator(hidden.dtype))
+        return F.weighted_sum(hidden, weights * weights.sum(dim=1, keepdim=True).rsqrt())
 
     @classmethod
     def same_direction(cls, params: dict[str, Any]) -> tuple[str, dict[str, Any], bool]:
@@ -101,8 +103,9 @@ class WeightedMean(_OneLayer):
 
     def forward(self, states: LayerStates) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
-        weights = F.positions(states.mask).float()
-        return F.weighted_sum(states.hidden[self.layer], weights / weights.sum(dim=1, keepdim=True))
+        hidden = states.hidden[self.layer]
+        weights = F.positions(states.mask).to(F.accumulator(hidden.dtype))
+        return F.weighted_sum(hidden, weights / weights.sum(dim=1, keepdim=True))
 
 
 @register("last-token", paper="arXiv:2201.10005")

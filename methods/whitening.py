@@ -32,16 +32,17 @@ class Whiten(Transform):
     def __init__(self, *, k: int | None = None, eps: float = 1e-9) -> None:
         if k is not None and k < 1:
             raise InputError(f"whiten(k={k}): k must be 1 or more.")
+        if eps < 0:
+            raise InputError(f"whiten(eps={eps}): eps must be 0 or more.")
         self.k = k
         self.eps = eps
 
-    def fit(self, X: Float[np.ndarray, "texts dim"]) -> Whiten:
-        """Mean and covariance in float64.
+    def out_dim(self, texts: int, dim: int) -> int:
+        """k; all dimensions without one.
 
         Raises:
             InputError: with k >= the number of texts (the covariance has fewer directions), or k > dim.
         """
-        texts, dim = X.shape
         k = dim if self.k is None else self.k
         if k >= texts:
             raise InputError(
@@ -50,11 +51,22 @@ class Whiten(Transform):
             )
         if k > dim:
             raise InputError(f"whiten(k={k}): the vectors have only {dim} dimensions.")
+        return k
+
+    def fit(self, X: Float[np.ndarray, "texts dim"]) -> Whiten:
+        """Mean and covariance in float64."""
+        texts, dim = X.shape
+        k = self.out_dim(texts, dim)
         self.mean = X.mean(axis=0, dtype=np.float64)
         centred = X.astype(np.float64) - self.mean
         variances, directions = scipy.linalg.eigh(centred.T @ centred / texts)
         order = np.argsort(variances)[::-1][:k]
         scale = np.sqrt(np.maximum(variances[order], 0) + self.eps * variances.max())
+        if not scale.all():
+            raise InputError(
+                "whitening needs fit texts whose vectors vary in all directions kept: give --fit another text set, "
+                "whiten(k=...) a smaller k or whiten(eps=...) an eps above 0."
+            )
         self.kernel = directions[:, order] / scale
         return self
 

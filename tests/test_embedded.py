@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+
 from fusebench.benchmarks import embedded
 from fusebench.benchmarks.embedded import document_pairs, fit_articles, fit_sentences, known_items, sentences
 from fusebench.errors import InputError
@@ -45,9 +46,7 @@ def test_lee_sts_has_every_pair_of_fifty_documents_once():
 def test_lee_sts_equals_the_published_folder(data_dir, tmp_path):
     from fusebench.benchmarks.tasks import find_tasks, load_task
 
-    ours, theirs = (
-        load_task(s, limit=None, allow_empty=False) for s in find_tasks(["LeeSTS", "Lee2005"], data_dir)
-    )
+    ours, theirs = (load_task(s, limit=None, allow_empty=False) for s in find_tasks(["LeeSTS", "Lee2005"], data_dir))
     assert ours.spec.data_sha256 == theirs.spec.data_sha256
 
 

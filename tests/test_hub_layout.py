@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from fusebench.benchmarks.hub_layout import (
     check_folder,
     data_files,
@@ -32,9 +33,7 @@ def write_jsonl(path, records):
 @pytest.fixture
 def retrieval(tmp_path):
     folder = tmp_path / "data" / "Tiny"
-    write_jsonl(
-        folder / "corpus.jsonl", [{"_id": str(i), "title": "t", "text": f"doc {i}"} for i in range(5)]
-    )
+    write_jsonl(folder / "corpus.jsonl", [{"_id": str(i), "title": "t", "text": f"doc {i}"} for i in range(5)])
     write_jsonl(folder / "queries.jsonl", [{"_id": f"q{i}", "text": f"query {i}"} for i in range(3)])
     write_jsonl(folder / "qrels" / "test.jsonl", [{"query-id": "q1", "corpus-id": "1", "score": 1}])
     (folder / "README.md").write_text(RETRIEVAL_HEADER)
@@ -85,9 +84,7 @@ def test_a_link_out_of_the_folder_is_refused(retrieval, tmp_path):
         folder_revision(retrieval)
 
 
-@pytest.mark.parametrize(
-    "pattern", ["../x.jsonl", "/etc/passwd", "hf://datasets/a/b", "https://a.org/x.jsonl"]
-)
+@pytest.mark.parametrize("pattern", ["../x.jsonl", "/etc/passwd", "hf://datasets/a/b", "https://a.org/x.jsonl"])
 def test_the_header_cannot_name_a_file_outside(sts, pattern):
     (sts / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{pattern}'\n---\n")
     with pytest.raises(InputError, match="only files in the folder are read"):
@@ -112,13 +109,9 @@ def test_each_bad_folder_is_named(retrieval, tmp_path):
         check(retrieval)
 
 
-@pytest.mark.parametrize(
-    ("part", "config"), [("corpus", "corpus"), ("queries", "queries"), ("default", "qrels")]
-)
+@pytest.mark.parametrize(("part", "config"), [("corpus", "corpus"), ("queries", "queries"), ("default", "qrels")])
 def test_half_a_data_set_is_named(retrieval, part, config):
-    (retrieval / "README.md").write_text(
-        RETRIEVAL_HEADER.replace(f"config_name: {part}", "config_name: other")
-    )
+    (retrieval / "README.md").write_text(RETRIEVAL_HEADER.replace(f"config_name: {part}", "config_name: other"))
     with pytest.raises(InputError, match=f"has no '{config}'"):
         check(retrieval)
 
@@ -131,9 +124,7 @@ def test_a_listed_but_absent_file_is_named(retrieval):
 
 def test_wrong_columns_are_listed_with_the_needed_ones(retrieval, sts):
     write_jsonl(retrieval / "queries.jsonl", [{"qid": "1", "text": "x"}])
-    with pytest.raises(
-        InputError, match=r"queries.jsonl has the columns qid, text but needs _id, text: .* _id"
-    ):
+    with pytest.raises(InputError, match=r"queries.jsonl has the columns qid, text but needs _id, text: .* _id"):
         check(retrieval)
     write_jsonl(sts / "test.jsonl", [{"a": "x", "b": "y", "score": 1}])
     with pytest.raises(InputError, match="has the columns a, b, score but needs sentence1, sentence2, score"):

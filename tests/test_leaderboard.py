@@ -6,6 +6,8 @@ from itertools import pairwise, permutations
 
 import pandas as pd
 import pytest
+from rich.console import Console
+
 from fusebench.benchmarks.board_files import file_names, print_board, write_boards
 from fusebench.benchmarks.leaderboard import borda_points, build_boards, competition_ranks
 from fusebench.benchmarks.record import (
@@ -23,7 +25,6 @@ from fusebench.benchmarks.record import (
 )
 from fusebench.benchmarks.store import AskedSuite
 from fusebench.errors import InputError
-from rich.console import Console
 
 AB = AskedSuite("ab", "ab", ("A", "B"))
 MIXED = AskedSuite("mixed", "Mixed", ("A", "B", "R"))
@@ -120,13 +121,13 @@ def test_a_complete_board_has_averages_by_type_and_their_mean():
     assert board.title == "Mixed"
     assert list(board.table.columns) == [
         *["rank", "method", "A", "B", "R", "STS avg", "Retrieval avg", "overall"],
-        *["dims", "params added", "fusion s"],
+        *["dims", "params added", "encode s"],
     ]
     assert column(board, "STS avg") == pytest.approx({"x": 70.0, "y": 50.0})
     assert column(board, "Retrieval avg") == pytest.approx({"x": 10.0, "y": 70.0})
     assert column(board, "overall") == pytest.approx({"x": 40.0, "y": 60.0})
-    # y leads by the overall mean although x wins two tasks of three.
-    assert list(board.table["method"]) == ["y", "x"]
+    # x wins two tasks of three, although y leads by the overall mean.
+    assert list(board.table["method"]) == ["x", "y"]
     assert column(board, "rank") == {"x": "1", "y": "2"}
 
 
@@ -167,8 +168,8 @@ def test_a_cell_is_the_mean_over_seeds_and_their_number_is_shown():
     board = only_board([*records, *scored({"mean": {"A": 0.1, "B": 0.1}})])
     assert column(board, "A") == pytest.approx({"hire": 50.0, "mean": 10.0})
     assert column(board, "seeds") == {"hire": "3", "mean": ""}
-    # 0.25 s a cell: the mean over seeds, summed over two tasks.
-    assert column(board, "fusion s") == {"hire": "0.50", "mean": "0.50"}
+    # 2 s for the pass and 0.25 s for the fusion in each cell: the mean over seeds, summed over two tasks.
+    assert column(board, "encode s") == {"hire": "4.50", "mean": "4.50"}
     assert "Seeds: 1, 2, 3" in caption(board)
 
 
@@ -250,7 +251,7 @@ def test_times_without_a_zone_are_utc():
 
 
 def test_rows_of_different_code_are_pointed_out():
-    assert "2 versions of the code" in caption(only_board([make("x", code="a"), make("y", code="b")]))
+    assert "2 versions of the code" in caption(only_board([make("x", git_commit="a"), make("y", git_commit="b")]))
 
 
 def test_a_method_equal_to_another_is_listed_beside_it_and_not_ranked():
@@ -263,9 +264,7 @@ def test_a_method_equal_to_another_is_listed_beside_it_and_not_ranked():
 
 
 def test_a_method_whose_equal_is_not_on_the_board_is_ranked():
-    records = [
-        make(m, task, 0.5, equal_to=e) for task in "AB" for m, e in (("mean-sqrt", "mean"), ("x", None))
-    ]
+    records = [make(m, task, 0.5, equal_to=e) for task in "AB" for m, e in (("mean-sqrt", "mean"), ("x", None))]
     assert column(only_board(records), "rank") == {"mean-sqrt": "1", "x": "1"}
 
 
@@ -296,7 +295,7 @@ def test_the_caption_says_what_the_numbers_are():
         "1 of 3 tasks missing: R",
         "differences are not tested for significance",
         "mteb 2.26.24",
-        "4.00 s over 2 tasks",
+        "the texts of 2 tasks; 4.00 s of it",
     ]:
         assert words in text
 
@@ -341,7 +340,7 @@ def test_markdown_keeps_trailing_zeros_and_escapes_markup(tmp_path):
 def test_csv_holds_the_printed_numbers_and_no_formula(tmp_path):
     write_boards(build_boards(scored({"=x": {"A": 0.801, "B": -0.5}}), [AB]), tmp_path)
     (text,) = (path.read_text() for path in tmp_path.glob("leaderboards/*/ab.csv"))
-    assert text == "rank,method,A,B,STS avg,dims,params added,fusion s\n1,'=x,80.10,-50.00,15.05,384,0,0.50\n"
+    assert text == "rank,method,A,B,STS avg,dims,params added,encode s\n1,'=x,80.10,-50.00,15.05,384,0,4.50\n"
 
 
 def test_latex_is_booktabs_with_specials_escaped(tmp_path):
@@ -400,7 +399,7 @@ def test_a_long_name_is_never_cut_on_a_narrow_terminal():
         seen[width] = next(line for line in lines if "method" in line and "rank" in line).split()
     assert seen[20] == ["rank", "method"]
     assert "STS" in seen[70]
-    assert seen[200][-2:] == ["fusion", "s"]
+    assert seen[200][-2:] == ["encode", "s"]
     assert all(set(less) <= set(more) for less, more in pairwise(seen.values()))
 
 

@@ -4,6 +4,7 @@ import csv
 import random
 
 import pytest
+
 from fusebench.benchmarks.record import (
     BackboneSpec,
     Cost,

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from fusebench.benchmarks.suites import SUITES, suite
 from fusebench.errors import InputError
 
@@ -28,14 +29,13 @@ def test_a_suite_names_each_task_once():
 def test_a_suite_has_the_sts_and_retrieval_tasks_of_mteb(ours, theirs):
     import mteb
 
-    tasks = {
-        t.metadata.name for t in mteb.get_benchmark(theirs).tasks if t.metadata.type in ("STS", "Retrieval")
-    }
+    tasks = {t.metadata.name for t in mteb.get_benchmark(theirs).tasks if t.metadata.type in ("STS", "Retrieval")}
     assert set(suite(ours).tasks) == tasks
 
 
 def test_the_subsets_of_a_task_are_those_of_mteb_eng_v2():
     import mteb
+
     from fusebench.benchmarks.task_source import mteb_task
 
     for theirs in mteb.get_benchmark("MTEB(eng, v2)").tasks:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from fusebench.benchmarks.tasks import available_tasks, find_tasks, load_task, missing_tasks
 from fusebench.errors import InputError
 
@@ -83,9 +84,7 @@ def test_a_folder_that_mteb_does_not_know_becomes_a_task(tiny):
     tiny.write_retrieval("Mine")
     loaded = tiny.load("Mine")
     inputs = list(loaded.inputs())
-    assert inputs[:6] == [
-        ("query", f"query {i}") for i in range(2, 8)
-    ]  # queries without judgements are not used
+    assert inputs[:6] == [("query", f"query {i}") for i in range(2, 8)]  # queries without judgements are not used
     assert inputs[6:8] == [("document", "body 0"), ("document", "Title 1 body 1")]
     assert loaded.spec.metric == "ndcg_at_10"
 
@@ -259,17 +258,15 @@ def test_real_data_have_the_published_size(data_dir, name, roles):
     assert len(inputs) == sum(roles.values())
 
 
-def test_parquet_and_tsv_folders_are_read_like_jsonl(tiny):
+def test_a_parquet_folder_is_read_like_jsonl_but_formats_are_not_mixed(tiny):
     import pandas as pd
 
     tiny.write_retrieval("Lines")
     folder = tiny.write_retrieval("Tables")
-    for name in ("corpus", "queries"):
-        pd.read_json(folder / f"{name}.jsonl", lines=True).to_parquet(folder / f"{name}.parquet")
-        (folder / f"{name}.jsonl").unlink()
-    judged = pd.read_json(folder / "qrels" / "test.jsonl", lines=True)
-    judged.to_csv(folder / "qrels" / "test.csv", index=False)
-    readme = folder / "README.md"
-    header = readme.read_text().replace("test.jsonl", "test.csv").replace(".jsonl", ".parquet")
-    readme.write_text(header)
+    for part in ("corpus", "queries", "qrels/test"):
+        pd.read_json(folder / f"{part}.jsonl", lines=True).to_parquet(folder / f"{part}.parquet")
+    header = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(header.replace(".jsonl", ".parquet"))
     assert tiny.load("Tables").spec.data_sha256 == tiny.load("Lines").spec.data_sha256
+    (folder / "README.md").write_text(header.replace("corpus.jsonl", "corpus.parquet"))
+    refused(tiny, "Tables", r"Tables mixes .json and .parquet: use one format")

@@ -1,0 +1,82 @@
+"""Which source files compute a score, and their hash: a changed file makes an old score unusable."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# What every cell goes through, whatever its method.
+_COMMON = (
+    "fusebench.methods.encoder",
+    "fusebench.methods.engine",
+    "fusebench.methods.backbone",
+    "fusebench.methods.grammar",
+    "fusebench.benchmarks.tasks",
+    "fusebench.benchmarks.mteb_bridge",
+)
+
+
+def code_sha256(modules: Iterable[str]) -> str:
+    """Hash over the sources of the common modules, of these modules, and of all project modules they import.
+
+    Args:
+        modules: where a cell's parts are defined; a plugin's module counts with its own file alone.
+    """
+    files = {name: _source(name) for name in closure((*_COMMON, *modules))}
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def closure(modules: Iterable[str]) -> set[str]:
+    """These modules and every module of the project that they import, directly or not."""
+    found: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(_imports(name))
+    return found
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    # The packages' own files import all parts there are; what matters is which of them a cell uses.
+    return tuple(sorted(name for name in names if name.count(".") >= 2 and _is_module(name)))
+
+
+@functools.cache
+def _is_module(name: str) -> bool:
+    if not name.startswith("fusebench."):
+        return False
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@functools.cache
+def _file(module: str) -> Path:
+    loaded = sys.modules.get(module)
+    spec = loaded.__spec__ if loaded else importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"the source of {module}")
+    return Path(spec.origin)
+
+
+@functools.cache
+def _source(module: str) -> str:
+    return hashlib.sha256(_file(module).read_bytes()).hexdigest()

@@ -1,0 +1,165 @@
+"""What the sub-commands do once their flags are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import fusebench.methods
+from fusebench.benchmarks.board_files import print_board, require_own_readme
+from fusebench.benchmarks.record import Prompts
+from fusebench.benchmarks.store import Store
+from fusebench.errors import InputError
+from fusebench.methods import backbone_source
+from fusebench.methods.backbone import Backbone
+from fusebench.methods.backbone_source import find_backbone
+from fusebench.methods.grammar import split
+from fusebench.methods.registry import load_plugins
+from fusebench.study import text_sets
+from fusebench.study.boards import rebuild
+from fusebench.study.display import LiveProgress, show_outcome, show_plan
+from fusebench.study.doctor import check_layers
+from fusebench.study.options import Options
+from fusebench.study.plan import choose_device, make_plan
+from fusebench.study.run import run
+
+_ = fusebench.methods  # importing it registers the parts
+
+
+def run_methods(flags: argparse.Namespace) -> int:
+    """`run_bench.py --methods ...`: plans, runs, writes the boards, prints those that were asked for."""
+    started = time.monotonic()
+    logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
+    load_plugins(flags.plugin)
+    screen, messages = _screens()
+    options = _options(flags)
+    store = Store(options.out)
+    require_own_readme(options.out)
+    plan = make_plan(options)
+    finished = {} if options.rerun else store.finished()
+    show_plan(plan, sum(cell.spec.spec_id in finished for cell in plan.cells), messages)
+    _show_rejected(store, messages)
+    if flags.dry_run:
+        for cell in plan.cells:
+            screen.print(f"{cell.spec.spec_id}  {cell.task.spec.name}  {cell.method.name}", soft_wrap=True)
+        return 0
+    with LiveProgress(messages).running() as progress:
+        outcome = run(plan, store, progress)
+    boards, files = rebuild(store)
+    asked = {view.name for view in plan.views}
+    for board in boards:
+        if board.suite in asked and board.backbone == plan.backbone.source.name:
+            print_board(board, screen)
+    show_outcome(outcome, time.monotonic() - started, messages)
+    messages.print(f"{len(files)} board files and scores.csv are in {options.out}", highlight=False, soft_wrap=True)
+    if not (options.suites or options.tasks):
+        messages.print(
+            "These two tasks are a first look. Real MTEB next: run_bench.py --methods --suite mteb-sts "
+            "(downloads from the hub; with --data-dir DIR from a folder)",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 1 if outcome.failures else 0
+
+
+def report(flags: argparse.Namespace) -> int:
+    """`run_bench.py report`: the boards again, from the records alone."""
+    screen, messages = _screens()
+    if not flags.out.is_dir():
+        raise InputError(f"--out {flags.out}: there is no such results folder.")
+    require_own_readme(flags.out)
+    store = Store(flags.out)
+    boards, files = rebuild(store)
+    _show_rejected(store, messages)
+    for board in boards:
+        print_board(board, screen)
+    messages.print(f"{len(files)} board files and scores.csv are in {flags.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def doctor(flags: argparse.Namespace) -> int:
+    """`run_bench.py doctor`: what a record would say of this backbone, and its layers by both protocols."""
+    screen, _ = _screens()
+    source = find_backbone(flags.backbone or backbone_source.DEFAULT, remote_code=flags.trust_remote_code)
+    backbone = Backbone(
+        source,
+        device=choose_device(flags.device),
+        dtype=flags.dtype,
+        max_length=flags.max_length,
+        remote_code=flags.trust_remote_code,
+    )
+    facts = {
+        "backbone": source.name,
+        "revision": source.revision,
+        "weights sha256": source.weights_sha256,
+        "architecture": f"{backbone.architecture}, {backbone.shape.blocks} blocks, {backbone.shape.dim} wide",
+        "max length": f"{backbone.limit.tokens} tokens ({backbone.limit.source})",
+        "padding": backbone.padding_side,
+        "mask token": backbone.tokenizer.mask_token or "none: prompt-mask is not available",
+        "final norm": {
+            "none": "none; every state is a block's output",
+            "last-state-only": f"on state {backbone.shape.blocks} alone; states below it are not normed",
+        }[backbone.final_norm],
+    }
+    for name, value in facts.items():
+        screen.print(f"{name + ':':16}{value}", highlight=False, markup=False, soft_wrap=True)
+    table = Table("k", "mean token norm", "max |difference|", "min cosine of means", "verdict")
+    checks = check_layers(backbone)
+    for check in checks:
+        same = check.difference <= 1e-4 * max(1.0, check.norm)
+        verdict = "same" if same else "DIFFERS"
+        row = (f"{check.norm:.2f}", f"{check.difference:.2e}", f"{check.cosine:.4f}", verdict)
+        table.add_row(str(check.layer), *row)
+    screen.print("\nhidden_states[k] of the full model (used here) against the model cut to k blocks:")
+    screen.print(table)
+    return 0
+
+
+def _screens() -> tuple[Console, Console]:
+    """For results and for messages; a file or a pipe has no width that lines must fit."""
+    screens = (Console(), Console(stderr=True))
+    for screen in screens:
+        if not screen.is_terminal:
+            screen.width = 10_000
+    return screens
+
+
+def _options(flags: argparse.Namespace) -> Options:
+    pieces = [piece for group in flags.methods for text in group for piece in split(text, ",")]
+    everything = not pieces or "all" in pieces
+    prompt = flags.prompt or ""
+    return Options(
+        methods=() if everything else tuple(pieces),
+        backbone=flags.backbone or backbone_source.DEFAULT,
+        suites=tuple(name for names in flags.suite or [] for name in names),
+        tasks=tuple(name for names in flags.tasks or [] for name in names),
+        data_dir=flags.data_dir,
+        available_only=flags.available_only,
+        out=flags.out,
+        seeds=flags.seeds,
+        fit=flags.fit or text_sets.DEFAULT,
+        prompts=Prompts(
+            text=prompt,
+            query=prompt if flags.query_prompt is None else flags.query_prompt,
+            document=prompt if flags.document_prompt is None else flags.document_prompt,
+        ),
+        device=flags.device,
+        dtype=flags.dtype,
+        max_length=flags.max_length,
+        batch_tokens=flags.batch_tokens,
+        limit=flags.limit,
+        allow_empty=flags.allow_empty_texts,
+        remote_code=flags.trust_remote_code,
+        rerun=flags.rerun,
+    )
+
+
+def _show_rejected(store: Store, messages: Console) -> None:
+    for path, reason in store.rejected:
+        shown = path.relative_to(store.out) if path.is_relative_to(store.out) else Path(path.name)
+        messages.print(f"not used: {shown}: {reason}", highlight=False, markup=False, soft_wrap=True)

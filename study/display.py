@@ -1,0 +1,92 @@
+"""What a run shows on the terminal: live progress, notes, the outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fusebench.study.plan import Plan
+from fusebench.study.run import Outcome
+
+
+class LiveProgress:
+    """A bar a stage; outside a terminal a line at the start of each stage and then one every ten seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Progress | None = None
+        self._stages: dict[str, TaskID] = {}
+        self._spoken: dict[str, float] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[LiveProgress]:
+        """Shows the bars within."""
+        if not self._console.is_terminal:
+            yield self
+            return
+        columns = (
+            TextColumn("{task.description:24}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console) as self._bars:
+            yield self
+        self._bars = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Reports that `done` of `total` units of a stage are finished."""
+        if self._bars is not None:
+            if stage not in self._stages:
+                self._stages[stage] = self._bars.add_task(stage, total=total)
+            self._bars.update(self._stages[stage], completed=done, total=total)
+            return
+        now = time.monotonic()
+        if stage not in self._spoken or now - self._spoken[stage] > 10 or done == total:
+            self._spoken[stage] = now
+            self._console.print(f"{stage}: {100 * done // max(1, total)} %", highlight=False)
+
+
+def show_plan(plan: Plan, kept: int, console: Console) -> None:
+    """What is about to be run."""
+    spec = plan.cells[0].spec if plan.cells else None
+    source = plan.backbone.source
+    cells = f"{len(plan.methods)} methods x {len(plan.tasks)} tasks = {len(plan.cells)} cells"
+    lines = [
+        f"backbone {source.name} @ {source.revision[:19]}: {plan.backbone.shape.blocks} blocks, "
+        f"{plan.backbone.shape.dim} wide, on {plan.backbone.device}, {plan.backbone.dtype}",
+        f"at most {plan.backbone.limit.tokens} tokens a text ({plan.backbone.limit.source})",
+        f"{cells}, {kept} of them finished before",
+    ]
+    if plan.fit is not None:
+        lines.append(f"transforms are fitted on {plan.fit.spec.count} texts of {plan.fit.spec.name}")
+    if spec is not None and spec.limit is not None:
+        lines.append(f"SMOKE RUN: at most {spec.limit} pairs or queries a task; the scores mean nothing")
+    for line in [*lines, *(f"note: {note}" for note in plan.notes)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_outcome(outcome: Outcome, seconds: float, console: Console) -> None:
+    """What was done, what the shared pass saved, what failed."""
+    lines = []
+    if outcome.passes:
+        texts = sum(one.texts for one in outcome.passes)
+        inputs = sum(one.distinct_inputs for one in outcome.passes)
+        passes, alone = len(outcome.passes), outcome.methods
+        lines.append(
+            f"{passes} backbone {'pass' if passes == 1 else 'passes'} served {alone} methods, "
+            f"{alone - passes} passes saved; {inputs} distinct inputs of {texts} texts went through, in "
+            f"{sum(one.seconds for one in outcome.passes):.1f} s"
+        )
+    lines.append(
+        f"{outcome.finished} cells scored ({outcome.scoring_seconds:.1f} s in mteb), {outcome.kept} kept, "
+        f"{len(outcome.failures)} failed; {seconds:.1f} s in all"
+    )
+    for line in [*lines, *(f"FAILED {failure}" for failure in outcome.failures)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

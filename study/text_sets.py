@@ -1,0 +1,116 @@
+"""The texts that transforms are fitted on: embedded, from a data folder, or from a file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusebench.benchmarks.record import TextSetSpec
+from fusebench.errors import InputError
+
+DEFAULT = "lee-background"
+
+_KINDS = (".txt", ".jsonl", ".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Distinct texts in their order, and what identifies them."""
+
+    spec: TextSetSpec
+    texts: tuple[str, ...]
+
+
+def load_texts(what: str, data_dir: Path | None) -> TextSet:
+    """Texts by name or file.
+
+    Args:
+        what: `lee-background` (embedded: sentences of articles that no task uses), a folder or file below
+            `<data_dir>/train`, or a file: TXT (one text a line), JSONL, CSV or TSV (every text column), each
+            also gzipped.
+        data_dir: where named sets lie.
+
+    Raises:
+        InputError: if there is no such set, or it holds no text.
+    """
+    if what == DEFAULT:
+        from fusebench.benchmarks.embedded import fit_sentences
+
+        return _text_set(DEFAULT, fit_sentences())
+    files = _files(what, data_dir)
+    texts = [text for file in files for text in read_texts(file)]
+    if not texts:
+        raise InputError(f"--fit {what} holds no text.")
+    return _text_set(Path(what).name, texts)
+
+
+def _text_set(name: str, texts: list[str]) -> TextSet:
+    distinct = tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    digest = hashlib.sha256(json.dumps(distinct).encode()).hexdigest()
+    return TextSet(TextSetSpec(name=name, sha256=digest, count=len(distinct)), distinct)
+
+
+def _files(what: str, data_dir: Path | None) -> list[Path]:
+    places = [Path(what).expanduser(), *([data_dir / "train" / what] if data_dir else [])]
+    for place in places:
+        if place.is_file():
+            return [place]
+        if place.is_dir():
+            found = sorted(file for file in place.iterdir() if _kind(file) in _KINDS and file.is_file())
+            if found:
+                return found
+    where = " or ".join(str(place) for place in places)
+    raise InputError(f"--fit {what}: no such text set ({where}); the embedded one is {DEFAULT}.")
+
+
+def _kind(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz")).suffix
+
+
+def read_texts(file: Path) -> Iterator[str]:
+    """The texts of one file, in order; columns of numbers and labels are left out.
+
+    Raises:
+        InputError: if the file cannot be read as what its name says.
+    """
+    if _kind(file) not in _KINDS:
+        raise InputError(f"{file.name}: texts are read from {', '.join(_KINDS)} files, also with .gz.")
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
+        yield from _parse(raw.decode("utf-8"), _kind(file))
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        raise InputError(f"{file.name} cannot be read as {_kind(file)[1:]}: {error}.") from error
+
+
+def _parse(text: str, kind: str) -> Iterator[str]:
+    if kind == ".txt":
+        yield from text.splitlines()
+    elif kind == ".jsonl":
+        for line in text.splitlines():
+            yield from _values(json.loads(line)) if line.strip() else ()
+    else:
+        table = csv.DictReader(io.StringIO(text), delimiter="\t" if kind == ".tsv" else ",", strict=True)
+        for row in table:
+            yield from _values(row)
+
+
+_LABELS = {"label", "labels", "split", "subset", "id", "_id", "score", "image", "synset", "lemmas"}
+
+
+def _values(row: object) -> Iterator[str]:
+    """Every text in a row, whatever its column; lists of texts too."""
+    if isinstance(row, str):
+        yield row
+    elif isinstance(row, list):
+        for value in row:
+            yield from _values(value)
+    elif isinstance(row, dict):
+        for key, value in row.items():
+            if key not in _LABELS:
+                yield from _values(value)
