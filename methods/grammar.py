@@ -183,9 +183,8 @@ def _refuse(sentence: str, by_kind: dict[str, list[Part]]) -> None:
     fusions, objectives, guides = by_kind["fusion"], by_kind["objective"], by_kind["guide"]
     if not fusions:
         part = next(iter(objectives + guides + by_kind["transform"]))
-        raise InputError(
-            f"'{sentence}' has no fusion: {part.name} is a {part.card.kind} and follows one, as in mean+{part}."
-        )
+        kind = "an objective" if part.card.kind == "objective" else f"a {part.card.kind}"
+        raise InputError(f"'{sentence}' has no fusion: {part.name} is {kind} and follows one, as in mean+{part}.")
     for kind in ("fusion", "objective"):
         names = [str(part) for part in by_kind[kind]]
         if len(names) > 1:

@@ -38,20 +38,29 @@ def native_sentence(folder: Path) -> str:
         raise InputError(
             "native: this backbone has no modules.json, so it states no pooling of its own; name one, e.g. mean."
         )
+    if not all(isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules):
+        raise InputError("native: modules.json of this backbone does not list modules; fetch it again.")
     kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise InputError(f"native: this backbone's modules are {', '.join(kinds)}; only pooling is supported.")
-    modes = _modes(_read(folder / modules[1]["path"] / "config.json", dict) or {})
-    if len(modes) != 1:
-        raise InputError(f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; one mode is supported.")
+    pooling = _read(folder / str(modules[1]["path"]) / "config.json", dict)
+    if pooling is None:
+        raise InputError("native: the pooling module of this backbone has no config.json; fetch it again.")
+    modes = _modes(pooling)
+    if len(modes) != 1 or modes[0] not in _MODES.values():
+        raise InputError(
+            f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; one of {', '.join(_MODES)} is supported."
+        )
     return "+".join([modes[0], *(["normalize"] if "Normalize" in kinds else [])])
 
 
 def _modes(config: dict[str, Any]) -> list[str]:
     if "pooling_mode" in config:
         named = config["pooling_mode"]
-        return [_MODES.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
-    return [part for flag, part in _FLAGS.items() if config.get(flag)]
+        modes = [str(mode) for mode in (named if isinstance(named, list) else [named])]
+        return [_MODES.get(mode, mode) for mode in modes]
+    # sentence-transformers takes the mean where no flag is set.
+    return [part for flag, part in _FLAGS.items() if config.get(flag)] or ["mean"]
 
 
 def stated_max_length(folder: Path) -> int | None:

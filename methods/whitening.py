@@ -61,13 +61,13 @@ class Whiten(Transform):
         centred = X.astype(np.float64) - self.mean
         variances, directions = scipy.linalg.eigh(centred.T @ centred / texts)
         order = np.argsort(variances)[::-1][:k]
-        scale = np.sqrt(np.maximum(variances[order], 0) + self.eps * variances.max())
-        if not scale.all():
+        kept = variances[order] + self.eps * variances.max()
+        if kept.min() <= dim * np.finfo(np.float64).eps * variances.max():  # nothing there but rounding
             raise InputError(
                 "whitening needs fit texts whose vectors vary in all directions kept: give --fit another text set, "
                 "whiten(k=...) a smaller k or whiten(eps=...) an eps above 0."
             )
-        self.kernel = directions[:, order] / scale
+        self.kernel = directions[:, order] / np.sqrt(kept)
         return self
 
     def __call__(self, X: Float[np.ndarray, "texts dim"]) -> Float[np.ndarray, "texts out"]:

@@ -115,7 +115,7 @@ def doctor(flags: argparse.Namespace) -> int:
         verdict = "same" if same else "DIFFERS"
         row = (f"{check.norm:.2f}", f"{check.difference:.2e}", f"{check.cosine:.4f}", verdict)
         table.add_row(str(check.layer), *row)
-    screen.print("\nhidden_states[k] of the full model (used here) against the model cut to k blocks:")
+    screen.print("\nhidden_states[k] of the full model (used here) against the model cut to k blocks:", markup=False)
     screen.print(table)
     return 0
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from fusebench.study.catalogue import CATALOGUE
-
 
 def show(flags: argparse.Namespace) -> int:
     """Prints the list that was asked for."""
@@ -17,6 +15,8 @@ def show(flags: argparse.Namespace) -> int:
         flags
     )
     screen = Console()
+    if not screen.is_terminal:
+        screen.width = 10_000
     if flags.names:
         for row in rows:
             print(row[0])
@@ -38,6 +38,7 @@ Rows = tuple[Iterable[tuple[str, ...]], tuple[str, ...]]
 def _methods(flags: argparse.Namespace) -> Rows:
     import fusebench.methods  # noqa: F401  registers the parts
     from fusebench.methods.registry import load_plugins
+    from fusebench.study.catalogue import CATALOGUE
 
     load_plugins(flags.plugin)
     entries = [e for e in CATALOGUE if not flags.training_free or e.regime == "training-free"]
