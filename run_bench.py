@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 import time
@@ -102,20 +103,23 @@ def _run_parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
 
 
 def _comma(text: str) -> list[str]:
-    return [piece.strip() for piece in text.split(",") if piece.strip()]
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    if not pieces:
+        raise argparse.ArgumentTypeError(f"'{text}' names nothing")
+    return pieces
 
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
         seeds = tuple(dict.fromkeys(int(piece) for piece in text.split(",")))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} should be whole numbers with commas, such as 0,1,2") from None
+        raise argparse.ArgumentTypeError(f"'{text}' should be whole numbers with commas, such as 0,1,2") from None
     if any(not 0 <= seed < 2**32 for seed in seeds):
         raise argparse.ArgumentTypeError(f"{text}: seeds are 0 to {2**32 - 1}")
     return seeds
@@ -126,6 +130,10 @@ def _run(arguments: list[str]) -> int:
     if not arguments:
         parser.print_help()
         return 2
+    if not arguments[0].startswith("-"):
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
+        parser.error(f"no sub-command '{arguments[0]}' ({hint})")
     flags = parser.parse_args(arguments)
     if flags.methods is None:
         parser.error("nothing to run: add --methods (all of them) or --methods mean,cls")
@@ -184,13 +192,21 @@ def main(arguments: list[str] | None = None) -> int:
     command = COMMANDS.get(arguments[0]) if arguments else None
     started = time.monotonic()
     try:
-        return command(arguments[1:]) if command else _run(arguments)
+        code = command(arguments[1:]) if command else _run(arguments)
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted after {time.monotonic() - started:.0f} s; finished cells are kept.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read our output, such as head, has seen enough; Python flushes once more on its way out.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        return 141
     except ModuleNotFoundError as error:
         print(f"the package {error.name} is missing; {INSTALL}", file=sys.stderr)
         return 2

@@ -283,10 +283,11 @@ def _check_pooled_states_are_enough(part: Fusion, texts: Sequence[_Text], vector
     means = _Watched({k: live.mean(k) for k in declared} if Needs.MEANS in part.needs else {})
     firsts = _Watched({k: live.first(k) for k in declared} if Needs.FIRSTS in part.needs else {})
     before = {id(store): {k: store[k].clone() for k in list(store)} for store in (means, firsts)}
+    stored = PooledStates(means, firsts)
     means.read.clear()
     firsts.read.clear()
     try:
-        found = part(PooledStates(means, firsts))
+        found = part(stored)
     except (KeyError, AttributeError) as error:
         raise AssertionError(
             f"broken promise: needs and layers are truthful: {part.needs} of {declared} are not enough ({error!r})"

@@ -117,9 +117,8 @@ class Backbone:
     def _encode(self, texts: Sequence[str], limit: int, special: bool = True) -> tuple[list[np.ndarray], np.ndarray]:
         if not texts:
             return [], np.zeros(0, dtype=bool)
-        # sentence-transformers strips texts, so the same text must become the same tokens here.
         batch = self.tokenizer(
-            [text.strip() for text in texts],
+            list(texts),
             truncation=True,
             max_length=limit,
             padding=False,
@@ -129,7 +128,7 @@ class Backbone:
         ids = [np.asarray(row, dtype=np.int32) for row in batch["input_ids"]]
         if batch.encodings is not None:
             return ids, np.array([bool(encoding.overflowing) for encoding in batch.encodings])
-        whole = self.tokenizer([text.strip() for text in texts], add_special_tokens=special)["input_ids"]
+        whole = self.tokenizer(list(texts), add_special_tokens=special)["input_ids"]
         return ids, np.array([len(full) > len(cut) for full, cut in zip(whole, ids, strict=True)])
 
     def _tokenize_in_template(self, texts: Sequence[str], template: str) -> Tokenized:

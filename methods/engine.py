@@ -222,13 +222,10 @@ class SharedPass:
         try:
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            _wait_for(threads)
         except BaseException as error:  # Ctrl-C lands here: the workers stop after their batch
             failures.append(error)
-            for thread in threads:
-                if thread.is_alive():
-                    thread.join()
+            _wait_for(threads)
             raise
         finally:
             torch.set_num_threads(before)
@@ -247,8 +244,8 @@ class SharedPass:
                 raise
             if len(batch) == 1:
                 raise InputError(
-                    f"one input of {len(inputs[batch[0]])} tokens does not fit into memory: give a smaller --max-length; "
-                    f"with {self.workers} batches at a time, a smaller --batch-tokens helps too."
+                    f"one input of {len(inputs[batch[0]])} tokens does not fit into memory: give a smaller "
+                    f"--max-length; with {self.workers} batches at a time, a smaller --batch-tokens helps too."
                 ) from error
         else:
             with self._lock:
@@ -277,6 +274,13 @@ class SharedPass:
             else:
                 pooled = states.mean(int(key)) if kind == "mean" else states.first(int(key))
                 array[rows] = pooled.float().cpu().numpy()
+
+
+def _wait_for(threads: Sequence[threading.Thread]) -> None:
+    # In short naps: a join without end is not always interrupted by Ctrl-C (handlers that restart system calls).
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(timeout=0.1)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -49,7 +49,8 @@ def native_sentence(folder: Path) -> str:
     modes = _modes(pooling)
     if len(modes) != 1 or modes[0] not in _MODES.values():
         raise InputError(
-            f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; one of {', '.join(_MODES)} is supported."
+            f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; "
+            f"one of {', '.join(_MODES.values())} is supported."
         )
     return "+".join([modes[0], *(["normalize"] if "Normalize" in kinds else [])])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -55,6 +55,7 @@ class StateShape:
         return layer % self.states
 
 
+@runtime_checkable
 class States(Protocol):
     """What every fusion that is content with pooled states may ask for."""
 

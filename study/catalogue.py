@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusebench.errors import InputError
 from fusebench.methods.grammar import split
 from fusebench.methods.pooling_config import native_sentence
+from fusebench.methods.registry import cards, suggestion
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,25 @@ def expand(sentence: str, folder: Path | None) -> str:
         folder: of the backbone, for `native`; None leaves `native` as it is.
 
     Raises:
-        InputError: if the sentence is malformed, or the folder states no pooling.
+        InputError: if the sentence is malformed or holds an unknown name, or the folder states no pooling.
     """
     named = {entry.name: entry.sentence for entry in CATALOGUE if entry.name != entry.sentence}
-    parts = [named.get(part, part) for part in (split(sentence, "+") if sentence.strip() else [])]
+    written = split(sentence, "+") if sentence.strip() else []
+    for part in written:
+        _check_name(part, named)
+    parts = [named.get(part, part) for part in written]
     if folder is not None:
         parts = [native_sentence(folder) if part == "native" else part for part in parts]
     return "+".join(parts)
+
+
+def _check_name(part: str, named: dict[str, str]) -> None:
+    name = re.split("[(@]", part, maxsplit=1)[0].strip()
+    known = [*catalogue_names(), *(card.name for card in cards())]
+    if name not in known:
+        raise InputError(f"no method '{name}'.{suggestion(name.lower(), dict.fromkeys(known))}")
+    if name in named and part != name:
+        raise InputError(f"'{part}': {name} stands for {named[name]} and takes nothing more; write that instead.")
 
 
 def catalogue_names() -> list[str]:

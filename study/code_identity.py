@@ -20,15 +20,20 @@ _COMMON = (
     "fusebench.benchmarks.mteb_bridge",
 )
 
+# Puts prompts and seeds where they belong; counted without its imports, which plan and display.
+_CONDUCTOR = "fusebench.study.run"
+
 
 def code_sha256(modules: Iterable[str]) -> str:
-    """Hash over the sources of the common modules, of these modules, and of all project modules they import.
+    """Hash over the sources of what every cell goes through, of these modules, and of project modules they import.
 
     Args:
         modules: where a cell's parts are defined; a plugin's module counts with its own file alone.
     """
-    files = {name: _source(name) for name in closure((*_COMMON, *modules))}
-    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files.items()))
+    files = {*closure((*_COMMON, *modules)), _CONDUCTOR}
+    # A plugin's module is named after where its file lies, which is nobody's business.
+    named = sorted((name if name.startswith("fusebench.") else "plugin", _source(name)) for name in files)
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in named)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

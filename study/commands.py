@@ -7,11 +7,11 @@ import logging
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 import fusebench.methods
 from fusebench.benchmarks.board_files import print_board, require_own_readme
+from fusebench.benchmarks.leaderboard import Board, build_boards
 from fusebench.benchmarks.record import Prompts
 from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
@@ -25,8 +25,9 @@ from fusebench.study.boards import rebuild
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
 from fusebench.study.options import Options
-from fusebench.study.plan import choose_device, make_plan
+from fusebench.study.plan import Plan, choose_device, make_plan
 from fusebench.study.run import run
+from fusebench.study.screen import Screen
 
 _ = fusebench.methods  # importing it registers the parts
 
@@ -36,7 +37,7 @@ def run_methods(flags: argparse.Namespace) -> int:
     started = time.monotonic()
     logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
     load_plugins(flags.plugin)
-    screen, messages = _screens()
+    screen, messages = Screen(), Screen(stderr=True)
     options = _options(flags)
     store = Store(options.out)
     require_own_readme(options.out)
@@ -51,10 +52,8 @@ def run_methods(flags: argparse.Namespace) -> int:
     with LiveProgress(messages).running() as progress:
         outcome = run(plan, store, progress)
     boards, files = rebuild(store)
-    asked = {view.name for view in plan.views}
-    for board in boards:
-        if board.suite in asked and board.backbone == plan.backbone.source.name:
-            print_board(board, screen)
+    for board in _of_this_run(boards, plan, store):
+        print_board(board, screen)
     show_outcome(outcome, time.monotonic() - started, messages)
     messages.print(f"{len(files)} board files and scores.csv are in {options.out}", highlight=False, soft_wrap=True)
     if not (options.suites or options.tasks):
@@ -67,11 +66,21 @@ def run_methods(flags: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
+def _of_this_run(boards: list[Board], plan: Plan, store: Store) -> list[Board]:
+    """The boards of the suites asked for, in the setting of this run; what else lies in the folder is not shown."""
+    ids = {cell.spec.spec_id for cell in plan.cells}
+    own = build_boards((record for record in store.records() if record.spec_id in ids), plan.views)
+    settings = {(board.folder, board.suite, board.aspects[:-1]) for board in own}  # the last one hashes the data
+    return [board for board in boards if (board.folder, board.suite, board.aspects[:-1]) in settings]
+
+
 def report(flags: argparse.Namespace) -> int:
     """`run_bench.py report`: the boards again, from the records alone."""
-    screen, messages = _screens()
+    screen, messages = Screen(), Screen(stderr=True)
     if not flags.out.is_dir():
         raise InputError(f"--out {flags.out}: there is no such results folder.")
+    if not (flags.out / "runs").is_dir():
+        raise InputError(f"--out {flags.out} holds no records (it has no folder runs); run --methods first.")
     require_own_readme(flags.out)
     store = Store(flags.out)
     boards, files = rebuild(store)
@@ -84,8 +93,9 @@ def report(flags: argparse.Namespace) -> int:
 
 def doctor(flags: argparse.Namespace) -> int:
     """`run_bench.py doctor`: what a record would say of this backbone, and its layers by both protocols."""
-    screen, _ = _screens()
-    source = find_backbone(flags.backbone or backbone_source.DEFAULT, remote_code=flags.trust_remote_code)
+    screen = Screen()
+    name = backbone_source.DEFAULT if flags.backbone is None else flags.backbone
+    source = find_backbone(name, remote_code=flags.trust_remote_code)
     backbone = Backbone(
         source,
         device=choose_device(flags.device),
@@ -120,29 +130,19 @@ def doctor(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _screens() -> tuple[Console, Console]:
-    """For results and for messages; a file or a pipe has no width that lines must fit."""
-    screens = (Console(), Console(stderr=True))
-    for screen in screens:
-        if not screen.is_terminal:
-            screen.width = 10_000
-    return screens
-
-
 def _options(flags: argparse.Namespace) -> Options:
-    pieces = [piece for group in flags.methods for text in group for piece in split(text, ",")]
-    everything = not pieces or "all" in pieces
+    texts = [text for group in flags.methods for text in (group or ["all"])]
     prompt = flags.prompt or ""
     return Options(
-        methods=() if everything else tuple(pieces),
-        backbone=flags.backbone or backbone_source.DEFAULT,
+        methods=tuple(piece for text in texts for piece in (split(text, ",") if text.strip() else [text])),
+        backbone=backbone_source.DEFAULT if flags.backbone is None else flags.backbone,
         suites=tuple(name for names in flags.suite or [] for name in names),
         tasks=tuple(name for names in flags.tasks or [] for name in names),
         data_dir=flags.data_dir,
         available_only=flags.available_only,
         out=flags.out,
         seeds=flags.seeds,
-        fit=flags.fit or text_sets.DEFAULT,
+        fit=text_sets.DEFAULT if flags.fit is None else flags.fit,
         prompts=Prompts(
             text=prompt,
             query=prompt if flags.query_prompt is None else flags.query_prompt,
@@ -159,7 +159,7 @@ def _options(flags: argparse.Namespace) -> Options:
     )
 
 
-def _show_rejected(store: Store, messages: Console) -> None:
+def _show_rejected(store: Store, messages: Screen) -> None:
     for path, reason in store.rejected:
         shown = path.relative_to(store.out) if path.is_relative_to(store.out) else Path(path.name)
         messages.print(f"not used: {shown}: {reason}", highlight=False, markup=False, soft_wrap=True)

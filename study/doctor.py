@@ -6,7 +6,6 @@ import copy
 from dataclasses import dataclass
 
 import torch
-import transformers
 
 from fusebench.methods.backbone import Backbone, quiet_transformers
 
@@ -59,14 +58,12 @@ def _truncated(backbone: Backbone, blocks: int) -> torch.nn.Module:
     # Per-layer lists, where a configuration has them, must be as long as the model.
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
-    auto = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
     with quiet_transformers():
-        model = auto.from_pretrained(
+        model = type(backbone.model).from_pretrained(
             backbone.source.folder,
             config=config,
             dtype=next(backbone.model.parameters()).dtype,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=backbone.remote_code,
         )
     return model.to(backbone.device).eval()

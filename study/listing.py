@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
+
+from fusebench.errors import InputError
+from fusebench.study.screen import Screen
 
 
 def show(flags: argparse.Namespace) -> int:
@@ -14,9 +16,7 @@ def show(flags: argparse.Namespace) -> int:
     rows, columns = {"methods": _methods, "tasks": _tasks, "suites": _suites, "backbones": _backbones}[flags.what](
         flags
     )
-    screen = Console()
-    if not screen.is_terminal:
-        screen.width = 10_000
+    screen = Screen()
     if flags.names:
         for row in rows:
             print(row[0])
@@ -59,6 +59,10 @@ def _parts() -> Table:
 def _tasks(flags: argparse.Namespace) -> Rows:
     from fusebench.benchmarks.tasks import available_tasks
 
+    if flags.data_dir is not None and not flags.data_dir.is_dir():
+        raise InputError(
+            f"--data-dir {flags.data_dir} is not a folder: give the folder that holds one folder per task."
+        )
     names = available_tasks()
     local = sorted(p.name for p in flags.data_dir.iterdir() if p.is_dir()) if flags.data_dir else []
     rows = [(name, "in the data folder" if name in local else "") for name in names]

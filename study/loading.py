@@ -15,7 +15,7 @@ def load_encoder(method: str, backbone: str | None, *, device: str, max_length: 
     source = backbone_source.find_backbone(backbone or backbone_source.DEFAULT)
     loaded = Backbone(source, device=choose_device(device), max_length=max_length)
     fit = text_sets.load_texts(text_sets.DEFAULT, None)
-    methods, _ = choose_methods([method], source, loaded.shape, fit.spec.count)
+    methods, _ = choose_methods([method], source, loaded.shape, fit.spec.count, loaded.tokenize)
     if len(methods) != 1:
         raise InputError(f"'{method}' names {len(methods)} methods; load them one at a time.")
     return Encoder(loaded, methods[0], fit_texts=fit.texts)

@@ -15,7 +15,7 @@ class Options:
     """A run before anything is looked up.
 
     Attributes:
-        methods: sentences and catalogue names; empty means the whole catalogue.
+        methods: sentences and catalogue names; `all`, and none at all, mean the whole catalogue.
         suites: names; with `tasks` empty too, the embedded suite.
         tasks: task names.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fusebench.benchmarks.record import BackboneSpec, MethodSpec, PartSpec, Spec
@@ -15,11 +16,13 @@ from fusebench.methods.backbone_source import Source, find_backbone
 from fusebench.methods.engine import BATCH_TOKENS
 from fusebench.methods.grammar import Method, parse
 from fusebench.methods.states import StateShape
-from fusebench.study.catalogue import CATALOGUE, expand
+from fusebench.study.catalogue import catalogue_names, expand
 from fusebench.study.code_identity import code_sha256
 from fusebench.study.environment import SOFTWARE, versions
 from fusebench.study.options import Options
 from fusebench.study.text_sets import TextSet, load_texts
+
+ALL = "all"  # the whole catalogue, in the place of a method
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ def make_plan(options: Options) -> Plan:
         InputError: if any of them is not there or does not fit the others; nothing has been computed then.
     """
     for sentence in options.methods:
-        if "native" not in sentence:
+        if sentence != ALL and "native" not in sentence:
             parse(expand(sentence, None))
     views = _views(options)
-    source = find_backbone(options.backbone, remote_code=options.remote_code)
     sources, notes = _task_sources(options, views)
+    source = find_backbone(options.backbone, remote_code=options.remote_code)
     backbone = Backbone(
         source,
         device=choose_device(options.device),
@@ -75,7 +78,7 @@ def make_plan(options: Options) -> Plan:
     )
     tasks = tuple(load_task(one, limit=options.limit, allow_empty=options.allow_empty) for one in sources)
     fit = load_texts(options.fit, options.data_dir)
-    methods, more = choose_methods(options.methods, source, backbone.shape, fit.spec.count)
+    methods, more = choose_methods(options.methods, source, backbone.shape, fit.spec.count, backbone.tokenize)
     fit_used = fit if any(method.fitted for method in methods) else None
     seeds: dict[Method, tuple[int | None, ...]] = {m: options.seeds if m.random else (None,) for m in methods}
     cells = tuple(
@@ -102,15 +105,18 @@ def _views(options: Options) -> tuple[AskedSuite, ...]:
 def _task_sources(options: Options, views: Sequence[AskedSuite]) -> tuple[list[TaskSource], list[str]]:
     names = list(dict.fromkeys(task for view in views for task in view.tasks))
     notes: list[str] = []
+    if options.available_only and options.data_dir is None:
+        raise InputError("--available-only looks at the folders of --data-dir DIR, and none is given.")
     with_folders = options.data_dir is not None and options.data_dir.is_dir()
     if with_folders and (missing := missing_tasks(names, options.data_dir)):
         in_suites = {task for known in SUITES.values() for task in known.tasks}
         # A misspelt name is refused as such, not listed as missing.
         find_tasks([name for name in missing if name not in in_suites], options.data_dir)
         if not options.available_only or len(missing) == len(names):
+            others = ", or run the others with --available-only" if len(missing) < len(names) else ""
             raise InputError(
                 f"--data-dir {options.data_dir} lacks {len(missing)} of {len(names)} tasks: {', '.join(missing)}; "
-                "add a folder for each, or run the others with --available-only."
+                f"add a folder for each{others}."
             )
         notes.append(f"left out, because --data-dir lacks them: {', '.join(missing)}")
         names = [name for name in names if name not in missing]
@@ -118,30 +124,37 @@ def _task_sources(options: Options, views: Sequence[AskedSuite]) -> tuple[list[T
 
 
 def choose_methods(
-    sentences: Sequence[str], source: Source, shape: StateShape, fit_count: int
+    sentences: Sequence[str],
+    source: Source,
+    shape: StateShape,
+    fit_count: int,
+    tokenize: Callable[[Sequence[str], str | None], object],
 ) -> tuple[tuple[Method, ...], list[str]]:
-    """The distinct methods that sentences name on this backbone; the whole catalogue if there are none.
+    """The distinct methods that sentences name on this backbone; the whole catalogue for `all` or none.
 
     Catalogue entries that a backbone cannot have (no mask token, too few layers) are left out with a note;
-    the same entry asked for by name raises.
+    the same entry asked for by name raises. `tokenize` is the backbone's; templates are tried on it.
 
     Raises:
         InputError: if a sentence is no method on this backbone.
     """
-    asked = sentences or [entry.name for entry in CATALOGUE]
+    asked = [
+        (name, one != ALL) for one in sentences or (ALL,) for name in (catalogue_names() if one == ALL else (one,))
+    ]
     chosen: dict[str, Method] = {}
     notes: list[str] = []
-    for sentence in asked:
+    for sentence, by_name in asked:
         try:
             resolved = parse(expand(sentence, source.folder)).on(shape)
             for method in resolved:
                 method.check(shape, fit_count)
+                tokenize(["layers"], method.build_fusion(shape).template)
         except InputError as error:
-            if sentences:
+            if by_name:
                 raise
             notes.append(f"{sentence} is left out: {error}")
             continue
-        if sentences and len(resolved) == 1 and resolved[0].name != sentence:
+        if by_name and len(resolved) == 1 and resolved[0].name != sentence:
             notes.append(f"{sentence} is {resolved[0].name}")
         chosen.update({method.name: method for method in resolved})
     return tuple(chosen.values()), notes
@@ -159,8 +172,7 @@ def choose_device(asked: str) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
     kind, _, number = asked.partition(":")
-    known = kind in ("cpu", "cuda", "mps") and (not number or (kind == "cuda" and number.isdigit()))
-    if not known:
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", asked):
         raise InputError(f"--device {asked}: choose auto, cpu, cuda, cuda:0 (or another number) or mps.")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(has_mps)}[kind]
     if int(number or 0) >= there:

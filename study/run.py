@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fusebench.benchmarks.mteb_bridge import judge
 from fusebench.benchmarks.record import Cost, Counts, Prompts, Record
 from fusebench.benchmarks.store import Store
 from fusebench.benchmarks.tasks import LoadedTask
+from fusebench.errors import InputError
 from fusebench.methods.encoder import fit_transforms
 from fusebench.methods.engine import PassStatistics, SharedPass
 from fusebench.methods.grammar import Method
@@ -23,6 +25,8 @@ from fusebench.study.environment import environment, peak_memory_mb
 from fusebench.study.plan import Cell, Plan
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -55,7 +59,7 @@ def run(plan: Plan, store: Store, progress: Progress = lambda stage, done, total
     """Computes the cells that the store lacks and writes each record as soon as it is finished.
 
     Raises:
-        InputError: if the results folder cannot be written or a transform cannot be fitted.
+        InputError: if the results folder cannot be written.
     """
     store.require_writable()
     for view in plan.views:
@@ -101,7 +105,7 @@ def _passes(
             fusion = group.method.build_fusion(plan.backbone.shape)
         fusions.setdefault(fusion.template, {}).setdefault(group.fusion_key, fusion)
     texts = [text for task in tasks for text in _inputs(task, plan.options.prompts)]
-    fit_texts = list(plan.fit.texts) if plan.fit else []
+    fit_texts = _fit_inputs(plan)
     passes = {}
     for number, (template, of_template) in enumerate(fusions.items(), start=1):
         stage = f"backbone pass {number} of {len(fusions)}"
@@ -114,6 +118,11 @@ def _passes(
         fitted = any(group.method.fitted and _template(plan, group) == template for group in groups)
         passes[template].ensure(texts + (fit_texts if fitted else []))
     return passes
+
+
+def _fit_inputs(plan: Plan) -> list[str]:
+    """The fit texts under the prompt that `--prompt` puts before every text."""
+    return [plan.options.prompts.text + text for text in plan.fit.texts] if plan.fit else []
 
 
 def _inputs(task: LoadedTask, prompts: Prompts) -> list[str]:
@@ -147,7 +156,9 @@ class _Vectors:
         self._shared, self._key, self._prompts = shared, group.fusion_key, plan.options.prompts
         started = time.perf_counter()
         fused = shared.vectors(self._key)
-        fit = fused[shared.rows(plan.fit.texts)] if plan.fit and group.method.fitted else None
+        fit = fused[shared.rows(_fit_inputs(plan))] if group.method.fitted else None
+        if fit is not None and not np.isfinite(fit).all():
+            raise ArithmeticError("the vectors of the fit texts hold NaN or infinity")
         self._transforms: list[Transform] = fit_transforms(group.method, fit)
         self._finished = self._transformed(fused)
         inside_the_pass = shared.statistics.fusion_seconds.get(self._key, 0.0)
@@ -174,7 +185,11 @@ class _Vectors:
 def _score_group(
     plan: Plan, group: _Group, shared: SharedPass, shares: dict[str, _Share], store: Store, outcome: Outcome
 ) -> None:
-    vectors = _Vectors(plan, group, shared)
+    try:
+        vectors = _Vectors(plan, group, shared)
+    except Exception as error:  # a third-party part can raise anything, and the other methods go on
+        outcome.failures.extend(_failure(cell, error) for cell in group.cells)
+        return
     parameters = sum(weight.numel() for weight in shared.fusions[group.fusion_key].parameters())
     for cell in group.cells:
         name, task = cell.method.name, cell.task.spec.name
@@ -186,8 +201,8 @@ def _score_group(
                 revision=cell.spec.spec_id,
                 experiment={"method": name},
             )
-        except ArithmeticError as error:
-            outcome.failures.append(str(error))
+        except Exception as error:  # the same
+            outcome.failures.append(_failure(cell, error))
             continue
         outcome.scoring_seconds += judged.seconds
         record = Record.of(
@@ -203,6 +218,14 @@ def _score_group(
         )
         store.write(record, judged.mteb_result)
         outcome.finished += 1
+
+
+def _failure(cell: Cell, error: Exception) -> str:
+    method, task = cell.method.name, cell.task.spec.name
+    _LOG.info("%s on %s", method, task, exc_info=error)
+    kind = "" if isinstance(error, ArithmeticError | InputError) else f"{type(error).__name__}: "
+    reason = str(error).split(f" on {task}: ", 1)[-1]  # what judges names the method itself
+    return f"{method} on {task}: {kind}{reason}"
 
 
 def _cost(shared: SharedPass, share: float, fusion_seconds: float, scoring_seconds: float) -> Cost:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,11 @@ def load_texts(what: str, data_dir: Path | None) -> TextSet:
         from fusebench.benchmarks.embedded import fit_sentences
 
         return _text_set(DEFAULT, fit_sentences())
-    files = _files(what, data_dir)
-    texts = [text for file in files for text in read_texts(file)]
-    if not texts:
-        raise InputError(f"--fit {what} holds no text.")
-    return _text_set(Path(what).name, texts)
+    place, files = _files(what, data_dir)
+    found = _text_set(place.name, [text for file in files for text in read_texts(file)])
+    if not found.texts:
+        raise InputError(f"--fit {what} holds no text; give another file, or leave --fit out for {DEFAULT}.")
+    return found
 
 
 def _text_set(name: str, texts: list[str]) -> TextSet:
@@ -56,15 +57,18 @@ def _text_set(name: str, texts: list[str]) -> TextSet:
     return TextSet(TextSetSpec(name=name, sha256=digest, count=len(distinct)), distinct)
 
 
-def _files(what: str, data_dir: Path | None) -> list[Path]:
+def _files(what: str, data_dir: Path | None) -> tuple[Path, list[Path]]:
+    """The file or folder that is meant, and the files in it."""
+    if not what.strip():
+        raise InputError(f"--fit is empty; name a text set or a file, such as {DEFAULT}.")
     places = [Path(what).expanduser(), *([data_dir / "train" / what] if data_dir else [])]
     for place in places:
         if place.is_file():
-            return [place]
+            return place.resolve(), [place]
         if place.is_dir():
             found = sorted(file for file in place.iterdir() if _kind(file) in _KINDS and file.is_file())
             if found:
-                return found
+                return place.resolve(), found
     where = " or ".join(str(place) for place in places)
     raise InputError(f"--fit {what}: no such text set ({where}); the embedded one is {DEFAULT}.")
 
@@ -83,16 +87,17 @@ def read_texts(file: Path) -> Iterator[str]:
         raise InputError(f"{file.name}: texts are read from {', '.join(_KINDS)} files, also with .gz.")
     try:
         raw = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
-        yield from _parse(raw.decode("utf-8"), _kind(file))
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+        yield from _parse(raw.decode("utf-8-sig"), _kind(file))
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
         raise InputError(f"{file.name} cannot be read as {_kind(file)[1:]}: {error}.") from error
 
 
 def _parse(text: str, kind: str) -> Iterator[str]:
+    # Not splitlines, which also breaks at characters that stand inside texts, such as U+2028.
     if kind == ".txt":
-        yield from text.splitlines()
+        yield from text.split("\n")
     elif kind == ".jsonl":
-        for line in text.splitlines():
+        for line in text.split("\n"):
             yield from _values(json.loads(line)) if line.strip() else ()
     else:
         table = csv.DictReader(io.StringIO(text), delimiter="\t" if kind == ".tsv" else ",", strict=True)

@@ -23,6 +23,10 @@ os.environ.update(
 )
 
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes in annotations are checked at every call, under pytest only.
+install_import_hook("fusebench.methods", "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

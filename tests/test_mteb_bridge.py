@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fusebench.benchmarks.mteb_bridge import judge
+from fusebench.benchmarks.mteb_bridge import FinishedEncoder, judge
 
 
 def embed(texts, seed=0, dim=16):
@@ -246,3 +246,25 @@ def test_changed_data_never_get_the_score_of_the_old(tiny, tmp_path):
     assert stock_score(StockEncoder(), new.task, cache) == stored
     assert verdict(new).main_score == pytest.approx(true, abs=1e-6)
     assert old.spec.revision != new.spec.revision
+
+
+def test_one_method_never_gets_the_vectors_of_another(tiny, tmp_path):
+    from mteb.models.cache_wrappers import CachedEmbeddingWrapper
+
+    tiny.write_sts("STS13", tiny.pairs(15))
+    loaded = tiny.load("STS13")
+    lookups = {name: lambda role, texts, seed=seed: embed(texts, seed) for seed, name in enumerate(("one", "two"))}
+    models = {name: finished(lookup, name) for name, lookup in lookups.items()}
+    true = {name: stock_score(model, loaded.task, None) for name, model in models.items()}
+    assert true["one"] != true["two"]
+
+    assert stock_score(CachedEmbeddingWrapper(models["one"], tmp_path), loaded.task, None) == true["one"]
+    # the trap: mteb's cache of embeddings knows the task and the text, not the model
+    assert stock_score(CachedEmbeddingWrapper(models["two"], tmp_path), loaded.task, None) == true["one"]
+
+    for name, lookup in lookups.items():
+        assert verdict(loaded, lookup, name=name).main_score == pytest.approx(true[name], abs=1e-6)
+
+
+def finished(lookup, name):
+    return FinishedEncoder(lookup, name=name, revision="r", experiment={}, task="STS13")
