@@ -307,9 +307,7 @@ def test_slugs_are_safe_names_that_differ_even_without_case():
 def test_a_plain_name_is_its_own_slug():
     assert slug("mean+whiten") == "mean+whiten"
     assert slug("stsb-v2.1") == "stsb-v2.1"
-    assert slug("sentence-transformers/all-MiniLM-L6-v2").startswith(
-        "sentence-transformers-all-minilm-l6-v2-"
-    )
+    assert slug("sentence-transformers/all-MiniLM-L6-v2").startswith("sentence-transformers-all-minilm-l6-v2-")
 
 
 def test_hostile_names_stay_inside_the_folder(tmp_path):
