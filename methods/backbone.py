@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import transformers
-from tokenizers import normalizers
-from torch import nn
 
 from fusebench.errors import InputError
+from fusebench.methods.backbone_loading import load_config_and_tokenizer, load_model
 from fusebench.methods.backbone_source import Source
-from fusebench.methods.pooling_config import stated_lower_case, stated_max_length
 from fusebench.methods.states import LayerStates, Needs, StateShape
+from fusebench.methods.tokenization import LimitedTokenizer, Tokenized, length_limit, position_tables
 
 Padding = Literal["left", "right"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The longest input in tokens, special tokens included, and who says so."""
-
-    tokens: int
-    source: str
-
-
-@dataclass(frozen=True)
-class Tokenized:
-    """Token ids of some texts, cut at the length limit.
-
-    Attributes:
-        ids: one int32 array a text.
-        truncated: which texts were cut, bool `[texts]`.
-        marker: position of the template's mask token in each text, or None without a template.
-    """
-
-    ids: list[np.ndarray]
-    truncated: np.ndarray
-    marker: np.ndarray | None = None
 
 
 class Backbone:
@@ -76,12 +49,14 @@ class Backbone:
         self.device = torch.device(device)
         self.dtype = dtype
         self.remote_code = remote_code
-        config, self.tokenizer = _load_config_and_tokenizer(source, remote_code)
-        self.model = _load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
+        config, self.tokenizer = load_config_and_tokenizer(source, remote_code)
+        self.model = load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
         self.model.requires_grad_(False)
         self.config = self.model.config  # the model reads its own copy, so ours must be that one
         self._lock, self._readers_of_maps, self._fused = threading.Lock(), 0, ""
         self.limit = length_limit(source, self.tokenizer, self.model, max_length)
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        self._tokenizer = LimitedTokenizer(self.tokenizer, source.name, self.limit.tokens, vocabulary)
         self.padding_side: Padding = self.tokenizer.padding_side
         self.shape, self.final_norm = self._probe()
 
@@ -96,83 +71,7 @@ class Backbone:
         Raises:
             InputError: if a text has no token at all, or a template finds no mask token or no room.
         """
-        if template is not None:
-            return self._tokenize_in_template(texts, template)
-        ids, truncated = self._encode(texts, self.limit.tokens)
-        empty = [text for text, row in zip(texts, ids, strict=True) if len(row) == 0]
-        if empty:
-            raise InputError(f"{len(empty)} texts have no token for this tokenizer, the first is {empty[0][:40]!r}.")
-        return Tokenized(self._known(ids), truncated)
-
-    def _known(self, ids: list[np.ndarray]) -> list[np.ndarray]:
-        rows = self.model.get_input_embeddings().num_embeddings
-        highest = max((int(row.max()) for row in ids), default=0)
-        if highest >= rows:
-            raise InputError(
-                f"--backbone {self.source.name}: its tokenizer gives token {highest} and its model has {rows}; "
-                "the two do not belong together, fetch the model again."
-            )
-        return ids
-
-    def _encode(self, texts: Sequence[str], limit: int, special: bool = True) -> tuple[list[np.ndarray], np.ndarray]:
-        if not texts:
-            return [], np.zeros(0, dtype=bool)
-        batch = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=limit,
-            padding=False,
-            add_special_tokens=special,
-            return_attention_mask=False,
-        )
-        ids = [np.asarray(row, dtype=np.int32) for row in batch["input_ids"]]
-        if batch.encodings is not None:
-            return ids, np.array([bool(encoding.overflowing) for encoding in batch.encodings])
-        whole = self.tokenizer(list(texts), add_special_tokens=special)["input_ids"]
-        return ids, np.array([len(full) > len(cut) for full, cut in zip(whole, ids, strict=True)])
-
-    def _tokenize_in_template(self, texts: Sequence[str], template: str) -> Tokenized:
-        mask_token, mask_id = self.tokenizer.mask_token, self.tokenizer.mask_token_id
-        if mask_id is None:
-            raise InputError(f"{self.source.name} has no mask token, so prompt-mask cannot read one.")
-        frame = template.replace("{mask}", mask_token)
-        room = self.limit.tokens - len(self._encode([frame.replace("{text}", "")], 10**6)[0][0]) - 1
-        if room < 1:
-            raise InputError(f"the template leaves no room for text in {self.limit.tokens} tokens.")
-        cut, truncated = self._cut(texts, room)
-        ids, over = self._encode([frame.replace("{text}", text) for text in cut], self.limit.tokens)
-        # Beside the template a text can have more tokens than alone: shorten those that do, each for itself.
-        while over.any() and room > 1:
-            room -= 1
-            for place in np.flatnonzero(over).tolist():
-                (shorter,), _ = self._cut([texts[place]], room)
-                (ids[place],), over[[place]] = self._encode([frame.replace("{text}", shorter)], self.limit.tokens)
-                truncated[place] = True
-        # The text may itself hold the mask token; the template's is the outer one.
-        outer = -1 if frame.index("{text}") < frame.index(mask_token) else 0
-        places = [np.flatnonzero(row == mask_id) for row in ids]
-        if over.any() or any(len(place) == 0 for place in places):
-            raise InputError("the template was cut off or lost its mask token; give a shorter template.")
-        return Tokenized(self._known(ids), truncated, np.array([place[outer] for place in places], dtype=np.int64))
-
-    def _cut(self, texts: Sequence[str], tokens: int) -> tuple[list[str], np.ndarray]:
-        """Texts shortened to so many tokens, as text."""
-        if not self.tokenizer.is_fast:
-            raise InputError(f"{self.source.name} has no fast tokenizer (tokenizer.json), which templates need.")
-        stripped = [text.strip() for text in texts]
-        if not stripped:
-            return [], np.zeros(0, dtype=bool)
-        batch = self.tokenizer(
-            stripped,
-            truncation=True,
-            max_length=tokens,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        cut = np.array([bool(encoding.overflowing) for encoding in batch.encodings])
-        ends = [offsets[-1][1] if offsets else 0 for offsets in batch["offset_mapping"]]
-        return [t[:end] if long else t for t, end, long in zip(stripped, ends, cut, strict=True)], cut
+        return self._tokenizer.tokenize(texts, template)
 
     @torch.inference_mode()
     def states(
@@ -281,126 +180,3 @@ def _bare_last_state(config: Any) -> Iterator[None]:
             del config.tie_last_hidden_states
         else:
             config.tie_last_hidden_states = before
-
-
-def position_tables(model: nn.Module) -> list[nn.Embedding]:
-    """Learned tables of absolute positions."""
-    names = ("position_embeddings", "wpe", "embed_positions")
-    return [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in names
-    ]
-
-
-def length_limit(source: Source, tokenizer: Any, model: nn.Module, asked: int | None) -> Limit:
-    """The length limit in force.
-
-    `asked` if given; else `max_seq_length` of `sentence_bert_config.json` unless the position table is shorter;
-    else the smaller of the tokenizer's limit and the position table; else 512.
-
-    Raises:
-        InputError: if the position table is shorter than what is asked for, or nothing but special tokens fits.
-    """
-    tables = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in position_tables(model)]
-    configured = getattr(model.config, "max_position_embeddings", None)
-    # Some tables have more rows than positions (OPT's first two are spare), so the config has a say too.
-    rows = [*tables, *([configured] if isinstance(configured, int) and configured > 0 else [])]
-    table = min(rows) if rows else None
-    special = tokenizer.num_special_tokens_to_add(pair=False)
-    if asked is not None:
-        if asked <= special:
-            raise InputError(f"--max-length {asked} leaves no room for text: {special} tokens are special ones.")
-        if tables and asked > min(rows):
-            raise InputError(f"--max-length {asked} is beyond the backbone's position table of {min(rows)}.")
-        return Limit(asked, "--max-length")
-    stated = stated_max_length(source.folder)
-    if stated is not None and stated <= special:
-        raise InputError(f"max_seq_length {stated} of sentence_bert_config.json leaves no room; give --max-length.")
-    if stated is not None and not (tables and stated > min(rows)):
-        return Limit(stated, "sentence_bert_config.json")
-    limits = {"position table": table, "tokenizer": tokenizer.model_max_length}
-    known = {who: limit for who, limit in limits.items() if limit is not None and limit < 10**6}
-    if not known:
-        return Limit(512, "assumed: neither tokenizer nor position table states a limit")
-    who = min(known, key=lambda name: known[name])
-    return Limit(known[who], who)
-
-
-def _load_config_and_tokenizer(source: Source, remote_code: bool) -> tuple[Any, Any]:
-    kwargs: dict[str, Any] = {"trust_remote_code": remote_code, "local_files_only": True}
-    try:
-        config = transformers.AutoConfig.from_pretrained(source.folder, **kwargs)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, **kwargs)
-    except Exception as error:  # garbled files raise whatever their parser meets first
-        raise InputError(_unloadable(source, error, remote_code)) from error
-    _check_vocabulary(source, tokenizer)
-    if stated_lower_case(source.folder) and tokenizer.is_fast:
-        backend = tokenizer.backend_tokenizer
-        own = [backend.normalizer] if backend.normalizer is not None else []
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-    return config, tokenizer
-
-
-def _check_vocabulary(source: Source, tokenizer: Any) -> None:
-    """Without any vocabulary file transformers makes up a tokenizer that knows its special tokens only."""
-    names = {"tokenizer.json", "tekken.json", *tokenizer.vocab_files_names.values()}
-    found = any((source.folder / name).is_file() for name in names) or any(source.folder.glob("*.model"))
-    if tokenizer.vocab_files_names and not found:
-        raise InputError(f"--backbone {source.name} has no tokenizer files (such as tokenizer.json); fetch it again.")
-
-
-def _load_model(source: Source, config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
-    # Of an encoder-decoder only the encoder is a backbone; saved alone, only its class name says what it is.
-    alone = any(name.endswith("EncoderModel") for name in config.architectures or ())
-    encoder = config.is_encoder_decoder or alone
-    auto = transformers.AutoModelForTextEncoding if encoder else transformers.AutoModel
-    if hasattr(config, "use_cache"):
-        config.use_cache = False  # keys and values serve generation only, and are as large as the states
-    try:
-        with quiet_transformers():
-            model, report = auto.from_pretrained(
-                source.folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except Exception as error:  # garbled weights raise SafetensorError, which has no base of its own
-        raise InputError(_unloadable(source, error, remote_code)) from error
-    # The pooler is not used; any other weight that the file lacks would be random.
-    absent = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    wrong = sorted(str(key) for key in report["mismatched_keys"])
-    if absent or wrong:
-        raise InputError(
-            f"--backbone {source.name}: its weights do not fit {type(model).__name__} "
-            f"({len(absent)} missing, {len(wrong)} of another shape, the first is {(absent + wrong)[0]}), and random "
-            "ones would be meaningless; fetch the model again."
-        )
-    return model
-
-
-def _unloadable(source: Source, error: Exception, remote_code: bool) -> str:
-    reason = str(error).strip().split("\n")[0]
-    if "trust_remote_code" in str(error) and not remote_code:
-        return f"--backbone {source.name} needs Python code of its own; if you trust it, add --trust-remote-code."
-    return f"--backbone {source.name} cannot be loaded ({type(error).__name__}: {reason}); fetch it again."
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps the load report and its progress bar off the screen: the checks above say what matters."""
-    from transformers.utils import logging as their_logging
-
-    level = their_logging.get_verbosity()
-    bars = their_logging.is_progress_bar_enabled()
-    their_logging.set_verbosity(logging.ERROR)
-    their_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        their_logging.set_verbosity(level)
-        if bars:
-            their_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

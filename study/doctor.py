@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fusebench.methods.backbone import Backbone, quiet_transformers
+from fusebench.methods.backbone import Backbone
+from fusebench.methods.backbone_loading import quiet_transformers
 
 PROBES = (
     "The cat sat on the mat.",

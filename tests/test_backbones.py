@@ -13,10 +13,11 @@ from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from fusebench.errors import InputError
-from fusebench.methods.backbone import Backbone, Limit
+from fusebench.methods.backbone import Backbone
 from fusebench.methods.backbone_source import find_backbone
 from fusebench.methods.states import Needs
 from fusebench.methods.token_pooling import LastToken
+from fusebench.methods.tokenization import Limit
 from tests.tiny_models import (
     BLOCKS,
     KINDS,
