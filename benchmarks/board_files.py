@@ -87,7 +87,12 @@ def file_names(boards: Sequence[Board]) -> list[str]:
 
 def _name(board: Board, of_neighbours: list[tuple[str, ...]]) -> str:
     every = list(zip(*of_neighbours, strict=True))[:-1]
-    differing = [own for own, values in zip(board.aspects, every, strict=False) if own and len(set(values)) > 1]
+    differing = [
+        own
+        for own, values in zip(board.aspects, every, strict=False)
+        # A smoke run says so even where it stands alone.
+        if own and (len(set(values)) > 1 or re.fullmatch(r"first\d+", own))
+    ]
     return "-".join([board.suite, *differing])
 
 

@@ -40,7 +40,11 @@ class Store:
     """
 
     def __init__(self, out: Path) -> None:
-        if out.exists() and not out.is_dir():
+        try:
+            is_other = out.exists() and not out.is_dir()
+        except OSError as error:
+            raise disk_error("look at", out, error) from error
+        if is_other:
             raise InputError(f"{out} is a file: name a folder for the results with --out.")
         self.out = out
         self._rejected: dict[Path, str] = {}
@@ -69,7 +73,8 @@ class Store:
         spec = record.spec
         if flaw := _flaw(record):
             raise InputError(f"cannot store {spec.method.name!r} on {spec.task.name!r}: the record {flaw}.")
-        cell = f"{slug(spec.method.name)}-{record.spec_id}"
+        smoke = "" if spec.limit is None else f"-first{spec.limit}"
+        cell = f"{slug(spec.method.name)}{smoke}-{record.spec_id}"
         backbone, task = slug(spec.backbone.name), slug(spec.task.name)
         # mteb's file keeps the task's own spelling where that is safe; its folder is this cell's alone.
         name = spec.task.name if re.fullmatch(r"[A-Z][\w-]{3,60}(\.v\d+)?", spec.task.name, re.A) else task

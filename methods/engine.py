@@ -26,6 +26,8 @@ from fusebench.methods.states import LayerStates, Needs, PooledStates
 # Tokens in a batch. On a processor small batches stay in cache; a GPU wants many.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 
+_POOLED = ((Needs.MEANS, "mean"), (Needs.FIRSTS, "first"))
+
 Progress = Callable[[int, int], None]  # tokens done, tokens in all
 
 
@@ -71,7 +73,12 @@ class SharedPass:
             raise ValueError("the fusions of one pass share one template; make a pass for each")
         self.backbone = backbone
         self.template = templates.pop()
-        self.fusions = {name: fusion.to(backbone.device) for name, fusion in fusions.items()}
+        dtype = next(backbone.model.parameters()).dtype
+        # Live heads read states as they are, pooled ones read them from the store, which is float32.
+        self.fusions = {
+            name: fusion.to(backbone.device, None if fusion.needs.pooled else dtype)
+            for name, fusion in fusions.items()
+        }
         self.live = {name: fusion for name, fusion in fusions.items() if not fusion.needs.pooled}
         self.needs = reduce(lambda a, b: a | b, (fusion.needs for fusion in fusions.values()))
         kind = backbone.device.type
@@ -85,6 +92,7 @@ class SharedPass:
         self._row_of_input: dict[bytes, int] = {}
         self._lengths: list[int] = []
         self._arrays: dict[tuple[str, str | int], np.ndarray] = {}
+        self._failed: dict[str, Exception] = {}
         self._lock = threading.Lock()
         self._grow(0)
 
@@ -139,18 +147,27 @@ class SharedPass:
     @torch.inference_mode()
     def vectors(self, name: str) -> Float[np.ndarray, "inputs out"]:
         """Float32 vectors of one fusion for every distinct input so far, read-only: they may be the stored ones."""
+        if name in self._failed:
+            raise self._failed[name]
         if name in self.live:
             vectors = self._arrays["live", name].view()
         else:
             fusion = self.fusions[name]
-            means = {k: self._stored("mean", k) for k in fusion.layers if Needs.MEANS in fusion.needs}
-            firsts = {k: self._stored("first", k) for k in fusion.layers if Needs.FIRSTS in fusion.needs}
-            vectors = fusion(PooledStates(means, firsts)).cpu().numpy()
+            chunks = [self._pooled(fusion, rows) for rows in _in_chunks(len(self._row_of_input))]
+            vectors = np.concatenate([fusion(states).cpu().numpy() for states in chunks])
         vectors.flags.writeable = False
         return vectors
 
-    def _stored(self, kind: str, layer: int) -> torch.Tensor:
-        return torch.from_numpy(self._arrays[kind, layer]).to(self.backbone.device)
+    def _pooled(self, fusion: Fusion, rows: slice) -> PooledStates:
+        stored = {
+            kind: {
+                layer: torch.from_numpy(self._arrays[kind, layer][rows]).to(self.backbone.device)
+                for layer in fusion.layers
+                if flag in fusion.needs
+            }
+            for flag, kind in _POOLED
+        }
+        return PooledStates(stored["mean"], stored["first"])
 
     def _distinct_inputs(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray | None]:
         tokenized = self.backbone.tokenize(texts, self.template)
@@ -173,7 +190,7 @@ class SharedPass:
             if name in self.live:
                 widths["live", name] = fusion.out_dim
                 continue
-            for flag, kind in ((Needs.MEANS, "mean"), (Needs.FIRSTS, "first")):
+            for flag, kind in _POOLED:
                 if flag in fusion.needs:
                     widths.update({(kind, layer): self.backbone.shape.dim for layer in fusion.layers})
         for key, width in widths.items():
@@ -267,13 +284,29 @@ class SharedPass:
         """Stores what the fusions asked for: pooled states, and the vectors of live fusions."""
         for (kind, key), array in self._arrays.items():
             if kind == "live":
-                started = time.perf_counter()
-                array[rows] = self.live[str(key)](states).float().cpu().numpy()
-                with self._lock:
-                    self.statistics.fusion_seconds[str(key)] += time.perf_counter() - started
+                self._keep_live(str(key), states, array, rows)
             else:
                 pooled = states.mean(int(key)) if kind == "mean" else states.first(int(key))
                 array[rows] = pooled.float().cpu().numpy()
+
+    def _keep_live(self, name: str, states: LayerStates, array: np.ndarray, rows: np.ndarray) -> None:
+        """One live fusion on one batch; an error is kept for whoever asks for its vectors, and the others go on."""
+        if name in self._failed:
+            return
+        started = time.perf_counter()
+        try:
+            array[rows] = self.live[name](states).float().cpu().numpy()
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            self._failed[name] = error
+        with self._lock:
+            self.statistics.fusion_seconds[name] += time.perf_counter() - started
+
+
+def _in_chunks(rows: int, size: int = 8192) -> list[slice]:
+    """Slices that cover so many rows; at least one, so that no rows give an empty result of the right width."""
+    return [slice(start, start + size) for start in range(0, max(rows, 1), size)]
 
 
 def _wait_for(threads: Sequence[threading.Thread]) -> None:

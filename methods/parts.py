@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fusebench.methods.states import LayerStates, Needs, StateShape
+
+Reads = Literal["sentences", "pairs", "triplets", "scored-pairs"]
 
 
 class Fusion(nn.Module, ABC):
@@ -64,7 +67,35 @@ class Fusion(nn.Module, ABC):
 
 
 class Objective(nn.Module, ABC):
-    """A training loss: `(embeddings..., labels) -> scalar`."""
+    """A training loss over a batch of rows; called outside of autocast, it computes in float32 or better.
+
+    Constructors take hyper-parameters only, keyword-only.
+
+    Attributes:
+        reads: the kinds of rows it can be trained on, the best first; hyper-parameters may narrow them.
+        views: how many differently noised encodings of each text it wants.
+        own_learning_rate: learning rates of its own weights by name; such weights get no weight decay.
+    """
+
+    reads: tuple[Reads, ...]
+    views: ClassVar[int] = 1
+    own_learning_rate: Mapping[str, float] = MappingProxyType({})
+
+    @abstractmethod
+    def forward(
+        self,
+        embeddings: Sequence[Float[Tensor, "rows dim"]],
+        labels: Float[Tensor, " rows"] | None = None,
+        groups: Int[Tensor, " rows"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch.
+
+        Args:
+            embeddings: one tensor a column of the rows (pairs: anchor, positive; triplets: anchor, positive,
+                negative; scored pairs: left, right); of sentences one tensor a view.
+            labels: of scored pairs, in [0, 1].
+            groups: equal numbers mark rows with the same first text, for objectives that ask.
+        """
 
 
 class Guide(nn.Module, ABC):

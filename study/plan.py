@@ -147,6 +147,7 @@ def choose_methods(
         try:
             resolved = parse(expand(sentence, source.folder)).on(shape)
             for method in resolved:
+                _refuse_training(method)
                 method.check(shape, fit_count)
                 tokenize(["layers"], method.build_fusion(shape).template)
         except InputError as error:
@@ -158,6 +159,14 @@ def choose_methods(
             notes.append(f"{sentence} is {resolved[0].name}")
         chosen.update({method.name: method for method in resolved})
     return tuple(chosen.values()), notes
+
+
+def _refuse_training(method: Method) -> None:
+    if method.objective is not None:
+        raise InputError(
+            f"{method.name} must be trained by {method.objective.name}, and this version does not train yet; "
+            f"{method.fusion.name}{'(untrained)' if method.fusion.card.learned else ''} can be scored as it is."
+        )
 
 
 def choose_device(asked: str) -> str:

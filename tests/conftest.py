@@ -23,7 +23,12 @@ os.environ.update(
 )
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+
+# The same examples each time, however slow the machine: a test passes or fails, it is not lucky.
+settings.register_profile("fusebench", deadline=None, derandomize=True)
+settings.load_profile("fusebench")
 
 # Shapes in annotations are checked at every call, under pytest only.
 install_import_hook("fusebench.methods", "beartype.beartype")
