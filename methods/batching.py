@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
+def plan_batches(lengths: Sequence[int] | Int[np.ndarray, " inputs"], batch_tokens: int) -> list[np.ndarray]:
     """Batches of indices, longest inputs first, so that padding is small and running out of memory shows early.
 
     Args:

@@ -401,7 +401,15 @@ def test_no_room_for_the_vectors_leaves_the_pass_as_it_was(bert, monkeypatch):
     assert np.array_equal(shared.rows(TEXTS), np.arange(len(TEXTS)))
 
 
-def test_ctrl_c_stops_after_the_batches_in_work(bert, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as in a terminal; a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_stops_after_the_batches_in_work(bert, monkeypatch, ctrl_c):
     states, calls, running = bert.states, [], threading.Event()
 
     def slow(ids, *args):
