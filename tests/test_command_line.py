@@ -452,6 +452,8 @@ def test_ctrl_c_exits_with_130_and_the_next_run_keeps_the_finished_cells(bench, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Ctrl-C as in a terminal: what runs in the background is started with it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not marker.exists() and running.poll() is None and time.monotonic() < deadline:
