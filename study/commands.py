@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.table import Table
 
-import fusebench.methods
 from fusebench.benchmarks.board_files import print_board, require_own_readme
 from fusebench.benchmarks.leaderboard import Board, build_boards
 from fusebench.benchmarks.record import Prompts
@@ -28,8 +27,6 @@ from fusebench.study.options import Options
 from fusebench.study.plan import Plan, choose_device, make_plan
 from fusebench.study.run import run
 from fusebench.study.screen import Screen
-
-_ = fusebench.methods  # importing it registers the parts
 
 
 def run_methods(flags: argparse.Namespace) -> int:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusebench.errors import InputError
+from fusebench.study.text_files import SUFFIXES, files_of, read_records, suffix_of
 
 if TYPE_CHECKING:
     from fusebench.methods.parts import Reads
-
-_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -50,9 +45,9 @@ def read_place(what: str, place: Path) -> list[Offer]:
     """
     if place.is_file():
         return read_file(place)
-    files = sorted(file for file in place.iterdir() if _suffix(file) in _SUFFIXES and file.is_file())
+    files = files_of(place)
     if not files:
-        raise InputError(f"--train {what}: the folder holds no file of texts ({', '.join(_SUFFIXES)}, also .gz).")
+        raise InputError(f"--train {what}: the folder holds no file of texts ({', '.join(SUFFIXES)}, also .gz).")
     each = [read_file(file) for file in files]
     if len({tuple(offer.kind for offer in offers) for offers in each}) > 1:
         held = ", ".join(f"{file.name}: {offers[0].kind}" for file, offers in zip(files, each, strict=True))
@@ -68,35 +63,20 @@ def _joined(parts: Sequence[Offer]) -> Offer:
     return Offer(parts[0].kind, rows, scores or None, parts[0].note)
 
 
-def _suffix(file: Path) -> str:
-    return Path(file.name.removesuffix(".gz")).suffix
-
-
 def read_file(file: Path) -> list[Offer]:
     """The rows of one file, as each kind it can give.
 
     Raises:
         InputError: if it cannot be read as what its name says.
     """
-    suffix = _suffix(file)
-    if suffix not in _SUFFIXES:
-        raise InputError(f"{file.name}: rows are read from {', '.join(_SUFFIXES)} files, also with .gz.")
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
-        text = raw.decode("utf-8-sig")
-        if suffix == ".txt":
-            return [sentences(text.split("\n"))]
-        records = _parse(text, suffix)
-    except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise InputError(f"{file.name} cannot be read as {suffix[1:]}: {error}.") from error
-    return rows_of(file.name, records)
+    records = read_records(file, "rows")
+    if suffix_of(file) == ".txt":
+        return [sentences(records)]
+    return rows_of(file.name, records if suffix_of(file) == ".jsonl" else _with_numbers(records))
 
 
-def _parse(text: str, suffix: str) -> list[Any]:
-    if suffix == ".jsonl":
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    delimiter = "\t" if suffix == ".tsv" else ","
-    records = list(csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter, strict=True))
+def _with_numbers(records: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Columns that hold nothing but numbers as numbers; a CSV file has only texts."""
     numeric = (
         [key for key in records[0] if all(_number(record[key]) is not None for record in records)] if records else []
     )

@@ -82,16 +82,13 @@ def run(plan: Plan, store: Store, progress: Progress = lambda stage, done, total
         for template, shared in passes.items()
     }
     done = 0
+    template_of = {key: template for template, shared in passes.items() for key in shared.fusions}
     for group in groups:
-        template = _template(plan, group)
+        template = template_of[group.fusion_key]
         _score_group(plan, group, passes[template], shares[template], store, outcome)
         done += len(group.cells)
         progress("scoring", done, len(wanted))
     return outcome
-
-
-def _template(plan: Plan, group: _Group) -> str | None:
-    return group.method.build_fusion(plan.backbone.shape).template
 
 
 def _passes(
@@ -115,7 +112,7 @@ def _passes(
             batch_tokens=plan.options.batch_tokens,
             progress=lambda done, total, stage=stage: progress(stage, done, total),  # type: ignore[misc]
         )
-        fitted = any(group.method.fitted and _template(plan, group) == template for group in groups)
+        fitted = any(group.method.fitted and group.fusion_key in of_template for group in groups)
         passes[template].ensure(texts + (fit_texts if fitted else []))
     return passes
 

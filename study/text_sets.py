@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fusebench.benchmarks.record import TextSetSpec
 from fusebench.errors import InputError
+from fusebench.study.text_files import files_of, read_records, suffix_of
 
 DEFAULT = "lee-background"
-
-_KINDS = (".txt", ".jsonl", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -65,16 +60,10 @@ def _files(what: str, data_dir: Path | None) -> tuple[Path, list[Path]]:
     for place in places:
         if place.is_file():
             return place.resolve(), [place]
-        if place.is_dir():
-            found = sorted(file for file in place.iterdir() if _kind(file) in _KINDS and file.is_file())
-            if found:
-                return place.resolve(), found
+        if place.is_dir() and (found := files_of(place)):
+            return place.resolve(), found
     where = " or ".join(str(place) for place in places)
     raise InputError(f"--fit {what}: no such text set ({where}); the embedded one is {DEFAULT}.")
-
-
-def _kind(file: Path) -> str:
-    return Path(file.name.removesuffix(".gz")).suffix
 
 
 def read_texts(file: Path) -> Iterator[str]:
@@ -83,26 +72,11 @@ def read_texts(file: Path) -> Iterator[str]:
     Raises:
         InputError: if the file cannot be read as what its name says.
     """
-    if _kind(file) not in _KINDS:
-        raise InputError(f"{file.name}: texts are read from {', '.join(_KINDS)} files, also with .gz.")
     try:
-        raw = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
-        yield from _parse(raw.decode("utf-8-sig"), _kind(file))
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
-        raise InputError(f"{file.name} cannot be read as {_kind(file)[1:]}: {error}.") from error
-
-
-def _parse(text: str, kind: str) -> Iterator[str]:
-    # Not splitlines, which also breaks at characters that stand inside texts, such as U+2028.
-    if kind == ".txt":
-        yield from text.split("\n")
-    elif kind == ".jsonl":
-        for line in text.split("\n"):
-            yield from _values(json.loads(line)) if line.strip() else ()
-    else:
-        table = csv.DictReader(io.StringIO(text), delimiter="\t" if kind == ".tsv" else ",", strict=True)
-        for row in table:
-            yield from _values(row)
+        for record in read_records(file, "texts"):
+            yield from _values(record)
+    except RecursionError as error:
+        raise InputError(f"{file.name} cannot be read as {suffix_of(file)[1:]}: {error}.") from error
 
 
 _LABELS = {"label", "labels", "split", "subset", "id", "_id", "score", "image", "synset", "lemmas"}

@@ -167,8 +167,8 @@ def test_no_file_holds_a_path_of_somebodys_machine():
         ("/root", True),
         ("https://a.b/home/c", False),
         ("/roots", False),
-        ("~/root/x", False),
-        ("a/root/b", False),
+        ("~/home/ann", False),
+        ("a/home/b", False),
         ("/Users/bob", True),
     ],
 )
