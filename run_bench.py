@@ -82,8 +82,11 @@ def _run_parser() -> argparse.ArgumentParser:
         help="texts that transforms such as whitening are fitted on: a name below DATA/train or a "
         ".txt/.jsonl/.csv/.tsv file (default: lee-background, embedded)",
     )
-    what.add_argument("--seeds", type=_seeds, default=(0,), metavar="0,1,2", help="for methods with random weights")
+    what.add_argument(
+        "--seeds", type=_seeds, default=(0,), metavar="0,1,2", help="for methods with weights of their own"
+    )
     what.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+    _training_flags(parser.add_argument_group("how learned methods are trained"))  # type: ignore[arg-type]
     on_what = parser.add_argument_group("on what")
     on_what.add_argument("--suite", action="append", type=_comma, metavar="NAME", help="see: list suites")
     on_what.add_argument("--tasks", action="append", type=_comma, metavar="A,B", help="MTEB names; see: list tasks")
@@ -100,6 +103,71 @@ def _run_parser() -> argparse.ArgumentParser:
     how.add_argument("--dry-run", action="store_true", help="load and check everything, run nothing")
     how.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
     return parser
+
+
+def _training_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--regime",
+        default="frozen",
+        choices=("frozen", "finetune"),
+        help="train the methods' own weights alone, or the backbone too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train",
+        action="append",
+        type=_comma,
+        metavar="NAME_OR_FILE",
+        help="rows to train on: lee-background (embedded, default), nli, stsb-train, wiki1m, a name below "
+        "DATA/train, or a .txt/.jsonl/.csv/.tsv file; of several, each objective takes the first that suits it",
+    )
+    parser.add_argument("--limit-train", type=_positive, metavar="N", help="the first N rows of each set")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_positive, metavar="N", help="passes over the rows (default: 3)")
+    length.add_argument("--steps", type=_positive, metavar="N", help="updates, instead of epochs")
+    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="rows (default: %(default)s)")
+    parser.add_argument("--lr", type=_rate, default=2e-5, metavar="X", help="of the backbone (default: %(default)s)")
+    parser.add_argument(
+        "--lr-new", type=_rate, metavar="X", help="of a method's own weights (default: 0.001, fine-tuning 0.0001)"
+    )
+    parser.add_argument(
+        "--dev", metavar="NAME_OR_FILE", help="rows that the best weights are chosen on, such as stsb-dev"
+    )
+    parser.add_argument("--dev-every", type=_positive, metavar="N", help="updates (default: a quarter of them)")
+    parser.add_argument(
+        "--trials", type=_positive, default=1, metavar="N", help="learning rates tried, the best on --dev kept"
+    )
+    parser.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="batches an update")
+    parser.add_argument(
+        "--chunk", type=_positive, metavar="N", help="texts in memory at a time; the same gradients in more time"
+    )
+    parser.add_argument(
+        "--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision (default: %(default)s)"
+    )
+    parser.add_argument("--drop-leaks", action="store_true", help="leave out training rows that are test pairs")
+    parser.add_argument(
+        "--state-cache-gb",
+        type=float,
+        default=8.0,
+        metavar="X",
+        help="room on disk for token states of the training texts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=("tensorboard", "wandb", "trackio"),
+        help="send the training log there too",
+    )
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return rate
 
 
 def _positive(text: str) -> int:

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pandas as pd
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from fusebench.benchmarks.atomic import atomic_write, disk_error
+from fusebench.benchmarks.board_markup import LEFT, latex, markdown, markdown_table, plain
+from fusebench.benchmarks.board_table import PLUS_MINUS
 from fusebench.benchmarks.leaderboard import Board
 from fusebench.benchmarks.scores_table import to_csv
 from fusebench.errors import InputError
 
 _MARK = "<!-- written by `run_bench.py report`; edits are lost -->"
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-_LEFT = ("rank", "method")
 _GAP = "  "
 _FIRST_TO_GO = ("params added", "dims", "encode s", "seeds")
+_TASK_SPREADS = "± of single tasks"
 
 
 def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
     """Writes each board as .md, .csv and .tex below `out/leaderboards` and the overview `out/README.md`.
 
-    Board files of earlier reports that these boards do not replace are removed.
+    What training took, and scores without known pairs, are CSV files in the folders `training` and `overlap`
+    beside it. Board files of earlier reports that these boards do not replace are removed.
 
     Raises:
         InputError: the disk refused, or `out/README.md` is someone else's.
@@ -44,9 +39,12 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
     texts: dict[Path, str] = {}
     for board, name in zip(boards, names, strict=True):
         place = out / "leaderboards" / board.folder
-        texts[place / f"{name}.md"] = _markdown(board)
-        texts[place / f"{name}.csv"] = to_csv(printed(board.table))
-        texts[place / f"{name}.tex"] = _latex(board, f"{board.folder}:{name}")
+        texts[place / f"{name}.md"] = markdown(board)
+        texts[place / f"{name}.csv"] = to_csv(board.scores.sortable())
+        texts[place / f"{name}.tex"] = latex(board, f"{board.folder}:{name}")
+        for folder, table in (("training", board.training), ("overlap", board.overlap)):
+            if table is not None:
+                texts[place / folder / f"{name}.csv"] = to_csv(table.sortable())
     texts[out / "README.md"] = _readme(boards, names, out.resolve().name)
     for path, text in texts.items():
         atomic_write(path, text)
@@ -96,54 +94,6 @@ def _name(board: Board, of_neighbours: list[tuple[str, ...]]) -> str:
     return "-".join([board.suite, *differing])
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: scores with two decimals, blanks for what is missing."""
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
-    return pd.DataFrame(rows, columns=table.columns, dtype="str")
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.2f}"
-    return str(value)
-
-
-def _markdown(board: Board) -> str:
-    lines = [
-        f"# {_plain(board.title)}: {_plain(board.backbone)}",
-        "",
-        _markdown_table(printed(board.table)),
-        "",
-    ]
-    lines += [f"- {_plain(line)}" for line in board.caption]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_table(table: pd.DataFrame) -> str:
-    safe = table.map(_plain)
-    safe.columns = pd.Index([_plain(name) for name in table.columns])
-    align = ["left" if name in _LEFT else "right" for name in table.columns]
-    # tabulate would turn "80.10" back into a number and print 80.1.
-    return str(safe.to_markdown(index=False, disable_numparse=True, colalign=align))
-
-
-def _plain(text: str) -> str:
-    """`text` with nothing in it that Markdown or HTML reads as markup."""
-    escaped = re.sub(r"([\\|*`])", r"\\\1", " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _latex(board: Board, label: str) -> str:
-    table = printed(board.table)
-    align = "".join("l" if name in _LEFT else "r" for name in table.columns)
-    caption = " ".join([f"{board.title}: {board.backbone}.", *board.caption])
-    escaped = "".join(_LATEX.get(character, character) for character in " ".join(caption.split()))
-    text = table.to_latex(
-        index=False, escape=True, column_format=align, caption=escaped, label=f"tab:{label}", position="htbp"
-    )
-    return f"% needs \\usepackage{{booktabs}}\n{text}"
-
-
 def _readme(boards: Sequence[Board], names: Sequence[str], folder: str) -> str:
     lines = [
         _MARK,
@@ -151,8 +101,11 @@ def _readme(boards: Sequence[Board], names: Sequence[str], folder: str) -> str:
         "",
         "- `runs/`: a JSON record for each backbone, task, method and seed; all else follows from them",
         "- `mteb/`: the same cells as mteb's own result files",
+        "- `samples/`: the same cells by sample: similarities of pairs, metrics of queries; no text, no label",
+        "- `training/`, `trained/`: the log of each training and the weights that it gave, if anything was trained",
         "- `suites/`: which tasks were asked for together",
-        "- `leaderboards/`: the boards below as Markdown, CSV and LaTeX",
+        "- `leaderboards/`: the boards below as Markdown, CSV and LaTeX; beside boards of trained methods, in "
+        "`training/` and `overlap/`, what training took and scores without known pairs",
         "- `quarantine/`: files that could not be trusted, if any were moved away",
         "",
         f"To make the boards and this page anew: `python run_bench.py report --out {shlex.quote(folder)}`",
@@ -162,8 +115,8 @@ def _readme(boards: Sequence[Board], names: Sequence[str], folder: str) -> str:
     for board, name in zip(boards, names, strict=True):
         link = f"leaderboards/{board.folder}/{name}"
         shown = ["rank", "method", *(board.averages or board.tasks)]
-        top = printed(board.table).loc[:, shown].head(5)
-        lines += ["", f"### {_plain(board.title)}: {_plain(board.backbone)}", "", _markdown_table(top), ""]
+        top = board.scores.printed().loc[:, shown].head(5)
+        lines += ["", f"### {plain(board.title)}: {plain(board.backbone)}", "", markdown_table(top), ""]
         more = len(board.table) - len(top)
         rest = f"The first {len(top)} of {len(board.table)} rows. " if more else ""
         lines.append(f"{rest}Whole board: [{name}.md]({link}.md), [CSV]({link}.csv), [LaTeX]({link}.tex)")
@@ -181,13 +134,12 @@ def _remove_stale(folder: Path, kept: Iterable[Path]) -> None:
 
 
 def print_board(board: Board, console: Console) -> None:
-    """Prints the board; where the console is too narrow, columns go and a line below names them.
+    """Prints the board; where the console is too narrow, spreads and columns go and a line below names them.
 
     Names of methods are never cut or wrapped: a rich Table would, once nothing else is left to shrink.
     Without a terminal the output is plain text.
     """
-    columns = [[str(name), *cells] for name, cells in printed(board.table).items()]
-    shown, hidden = _fitting(columns, board, console.width)
+    shown, hidden = _fitting(board, console.width)
     console.print(Text(f"{board.title}: {board.backbone}", style="bold"), soft_wrap=True)
     for number, cells in enumerate(zip(*map(_aligned, shown), strict=True)):
         line = _GAP.join(cells).rstrip()
@@ -198,15 +150,29 @@ def print_board(board: Board, console: Console) -> None:
         console.print(Text(line, style="dim"), soft_wrap=True)
 
 
-def _fitting(columns: list[list[str]], board: Board, width: int) -> tuple[list[list[str]], list[str]]:
-    """Leaves out costs first, then the averages of types, then tasks from the right, until the rest fits."""
-    shown, hidden = list(columns), []
-    for name in [*_FIRST_TO_GO, *board.averages[:-1], *reversed(board.tasks), *board.averages[-1:]]:
+def _fitting(board: Board, width: int) -> tuple[list[list[str]], list[str]]:
+    """Leaves out costs first, then spreads and averages of types, then tasks from the right, until the rest fits."""
+    shown, hidden = _columns(board), []
+    spreads = [_TASK_SPREADS] * board.scores.spread
+    for name in [*_FIRST_TO_GO, *spreads, *board.averages[:-1], *reversed(board.tasks), *board.averages[-1:]]:
         if sum(map(_width, shown)) + len(_GAP) * (len(shown) - 1) <= width:
             break
-        hidden += [column[0] for column in shown if column[0] == name]
-        shown = [column for column in shown if column[0] != name]
+        hidden += [name] * (name == _TASK_SPREADS or name in [column[0] for column in shown])
+        bare = board.tasks if _TASK_SPREADS in hidden else ()
+        shown = [column for column in _columns(board, bare) if column[0] not in hidden]
     return shown, hidden
+
+
+def _columns(board: Board, bare: Sequence[str] = ()) -> list[list[str]]:
+    """Heading and cells of each column; cells without a spread leave its place empty, so that means line up."""
+    columns = []
+    for name, series in board.scores.printed(bare=bare).items():
+        cells = list(series)
+        if name in board.scores.spreads:
+            tails = [len(cell) - cell.index(PLUS_MINUS) if PLUS_MINUS in cell else 0 for cell in cells]
+            cells = [cell + " " * (max(tails) - tail) for cell, tail in zip(cells, tails, strict=True)]
+        columns.append([str(name), *cells])
+    return columns
 
 
 def _width(column: list[str]) -> int:
@@ -215,6 +181,6 @@ def _width(column: list[str]) -> int:
 
 def _aligned(column: list[str]) -> list[str]:
     width = _width(column)
-    if column[0] in _LEFT:
+    if column[0] in LEFT:
         return [cell + " " * (width - cell_len(cell)) for cell in column]
     return [" " * (width - cell_len(cell)) + cell for cell in column]

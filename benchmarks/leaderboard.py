@@ -1,10 +1,8 @@
-"""Boards as a pure function of records: which rows may stand together, in what order, with what caveats."""
+"""Boards as a pure function of records: rows, their order, their averages, their ranks."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,44 +12,65 @@ import pandas as pd
 
 from fusebench.benchmarks.atomic import slug
 from fusebench.benchmarks.board_caption import board_caption
-from fusebench.benchmarks.board_rows import Row, age, method_rows, row_labels, twin
+from fusebench.benchmarks.board_groups import aspects, board_groups, leading_spec, spec_ids
+from fusebench.benchmarks.board_overlap import overlap_table
+from fusebench.benchmarks.board_rows import Row, method_rows, row_labels, training_free, twin
+from fusebench.benchmarks.board_table import MISSING, Estimate, Table, estimate
+from fusebench.benchmarks.board_training import training_table
 from fusebench.benchmarks.record import Record, Spec, TaskType
 from fusebench.benchmarks.store import AskedSuite
 
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Rows that may be compared: one backbone, one suite, one setting.
+    """Rows that may be compared: one backbone, one suite, one setting, one training beside training-free rows.
 
-    `table` holds scores x100 as floats (NaN where a score is missing) and everything else as text. `folder`
-    and `suite` are file names; `aspects` are words that tell boards of the same backbone and suite apart, the
-    last of them a hash of all that they depend on.
+    `scores` are x100. `training` says what training took, `overlap` has the scores without test pairs that
+    training saw; None where there is nothing to say. `folder` and `suite` are file names; `aspects` are words
+    that tell boards of the same backbone and suite apart, the last of them a hash of all that they depend on.
+    `spec_ids` are the records behind it.
     """
 
     title: str
     backbone: str
     caption: tuple[str, ...]
-    table: pd.DataFrame
+    scores: Table
+    training: Table | None
+    overlap: Table | None
     tasks: tuple[str, ...]
     averages: tuple[str, ...]
     folder: str
     suite: str
     aspects: tuple[str, ...]
+    spec_ids: frozenset[str]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The scores without their spreads, floats (NaN where one is missing); everything else is text."""
+        return self.scores.values
 
 
 def build_boards(records: Iterable[Record], suites: Iterable[AskedSuite]) -> list[Board]:
     """Every board that the records give; the order of the arguments does not matter."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[repr(_setting(record.spec))].append(record)
+    records = list(records)
     asked_once = {asked.name: asked for asked in sorted(suites, key=lambda asked: (asked.name, asked.tasks))}
-    boards = [
-        _board(edition, asked)
-        for asked in asked_once.values()
-        for group in groups.values()
-        for edition in _editions([record for record in group if record.spec.task.name in asked.tasks])
-    ]
+    boards = [_board(group, asked) for asked in asked_once.values() for group in board_groups(records, asked.tasks)]
     return sorted(boards, key=lambda board: (board.folder, board.suite, board.aspects))
+
+
+def boards_showing(boards: Iterable[Board], specs: Iterable[Spec], suites: Iterable[AskedSuite]) -> list[Board]:
+    """Those boards of the suites that show the cells.
+
+    Training-free cells stand on the boards of every training: they choose boards only if no trained cell does.
+    """
+    names = {slug(asked.name) for asked in suites}
+    of_suites = [board for board in boards if board.suite in names]
+    specs = list(specs)
+    trained = frozenset(spec.spec_id for spec in specs if not training_free(spec))
+    every = frozenset(spec.spec_id for spec in specs)
+    return [board for board in of_suites if board.spec_ids & trained] or [
+        board for board in of_suites if board.spec_ids & every
+    ]
 
 
 def borda_points(scores: Sequence[Sequence[float]]) -> list[float]:
@@ -67,28 +86,6 @@ def _task_points(own: float, column: Sequence[float]) -> float:
 def competition_ranks(points: Sequence[float]) -> list[int]:
     """Rank 1 for the most points; ties share the smallest rank: 1, 2, 2, 4."""
     return [1 + sum(other > own for other in points) for own in points]
-
-
-def _setting(spec: Spec) -> tuple[object, ...]:
-    """What must be equal for two rows to share a board; the hashes because names can lie."""
-    net = spec.backbone
-    identity = (net.name, net.revision, net.weights_sha256, net.tokenizer_sha256)
-    return (*identity, spec.max_length, spec.dtype, spec.regime, spec.train, spec.limit, spec.prompts)
-
-
-def _editions(records: list[Record]) -> list[list[Record]]:
-    """Splits records so that a task has the same data throughout each part: newest data first, then older."""
-    versions: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in sorted(records, key=age, reverse=True):
-        versions[record.spec.task.name][_measured(record)].append(record)
-    newest_first = [list(of_task.values()) for of_task in versions.values()]
-    count = max((len(of_task) for of_task in newest_first), default=0)
-    return [[r for of_task in newest_first for r in of_task[min(k, len(of_task) - 1)]] for k in range(count)]
-
-
-def _measured(record: Record) -> str:
-    task = record.spec.task
-    return repr((task.data_sha256, sorted(task.splits), sorted(task.subsets), task.metric, task.protocol))
 
 
 def _places(rows: list[Row], tasks: Sequence[str]) -> tuple[list[str], list[float]]:
@@ -110,36 +107,42 @@ def _places(rows: list[Row], tasks: Sequence[str]) -> tuple[list[str], list[floa
     return texts, sortable
 
 
-def _averages(row: Row, types: dict[str, str]) -> dict[str, float]:
-    """The mean of each task type and, of several, the mean of those means; NaN unless all tasks are there."""
+def _averages(row: Row, types: dict[str, str]) -> dict[str, Estimate]:
+    """The mean of each task type and, of several, the mean of those means, over the seeds that have all tasks."""
     kinds = [kind for kind in get_args(TaskType) if kind in types.values()]
-    scores = {task: row.scores.get(task, math.nan) for task in types}
-    complete = not any(map(math.isnan, scores.values()))
-    means = {f"{kind} avg": fmean(scores[task] for task in types if types[task] == kind) for kind in kinds}
-    means |= {"overall": fmean(means.values())} if len(means) > 1 else {}
-    return means if complete else dict.fromkeys(means, math.nan)
+    names = [*(f"{kind} avg" for kind in kinds), *["overall"] * (len(kinds) > 1)]
+    of_seeds = []
+    for scores in row.scores_by_seed:
+        if len(scores) == len(types):
+            means = [fmean(scores[task] for task in types if types[task] == kind) for kind in kinds]
+            of_seeds.append([*means, *[fmean(means)] * (len(kinds) > 1)])
+    columns = list(zip(*of_seeds, strict=True))
+    return dict(zip(names, map(estimate, columns) if columns else [MISSING] * len(names), strict=True))
 
 
-def _table(rows: list[Row], types: dict[str, str], averaged: bool) -> tuple[pd.DataFrame, list[str]]:
+def _table(rows: list[Row], types: dict[str, str], averaged: bool) -> tuple[Table, list[str]]:
     """The sorted table and the names of its average columns."""
-    averages: list[str] = []
     seeded = any(row.seeds for row in rows)
+    averages: list[str] = []
     lines = []
     for row, label, rank, points in zip(rows, row_labels(rows), *_places(rows, list(types)), strict=True):
         means = _averages(row, types) if averaged else {}
         averages = list(means)
-        scores = [*(row.scores.get(task, math.nan) for task in types), *means.values()]
-        cells = [rank, label, *[row.seeds] * seeded, *scores, *row.costs]
+        scores = {task: row.estimates.get(task, MISSING) for task in types}
+        costs = dict(zip(("dims", "params added", "encode s"), row.costs, strict=True))
+        cells = {
+            "rank": rank,
+            "method": label,
+            **({"seeds": row.seeds} if seeded else {}),
+            **scores,
+            **means,
+            **costs,
+        }
         # By rank; a row that equals another stands right below it; rows without a rank come last.
-        order = (
-            _falling(points),
-            _falling(round(scores[-1], 2)) if averaged else 0.0,
-            rank.startswith("="),
-            label,
-        )
-        lines.append((order, cells))
-    columns = ["rank", "method", *["seeds"] * seeded, *types, *averages, "dims", "params added", "encode s"]
-    return pd.DataFrame([cells for _, cells in sorted(lines, key=lambda line: line[0])], columns=columns), averages
+        leading = round(means[averages[-1]].mean, 2) if averages else 0.0
+        lines.append(((_falling(points), _falling(leading), rank.startswith("="), label), cells))
+    columns = list(lines[0][1])
+    return Table.of(columns, [cells for _, cells in sorted(lines, key=lambda line: line[0])]), averages
 
 
 def _falling(number: float) -> float:
@@ -148,36 +151,24 @@ def _falling(number: float) -> float:
 
 
 def _board(records: list[Record], asked: AskedSuite) -> Board:
-    rows, spec = method_rows(records), records[0].spec
+    rows, spec = method_rows(records), leading_spec(records)
     kinds = {record.spec.task.name: str(record.spec.task.type) for record in records}
     types = {task: kinds[task] for task in asked.tasks if task in kinds}
     missing = [task for task in dict.fromkeys(asked.tasks) if task not in kinds]
-    table, averages = _table(rows, types, averaged=not missing)
+    scores, averages = _table(rows, types, averaged=not missing)
     return Board(
         title=_title(asked, len(missing), spec.limit),
         backbone=spec.backbone.name,
         caption=tuple(board_caption(rows, list(types), missing)),
-        table=table,
+        scores=scores,
+        training=training_table(rows),
+        overlap=overlap_table(rows, list(types)),
         tasks=tuple(types),
         averages=tuple(averages),
         folder=slug(spec.backbone.name),
         suite=slug(asked.name),
-        aspects=_aspects(records, asked),
-    )
-
-
-def _aspects(records: list[Record], asked: AskedSuite) -> tuple[str, ...]:
-    spec = records[0].spec
-    prompted = any(spec.prompts.model_dump().values())
-    data = sorted({(record.spec.task.name, _measured(record)) for record in records})
-    return (
-        f"len{spec.max_length}",
-        slug(spec.dtype),
-        slug(spec.regime),
-        f"train-{slug(spec.train.name)}" if spec.train else "",
-        f"first{spec.limit}" if spec.limit is not None else "",
-        f"prompts-{_digest(repr(spec.prompts))}" if prompted else "",
-        _digest(repr((asked.name, _setting(spec), data))),
+        aspects=aspects(records, asked.name),
+        spec_ids=spec_ids(records),
     )
 
 
@@ -185,7 +176,3 @@ def _title(asked: AskedSuite, missing: int, limit: int | None) -> str:
     count = len(set(asked.tasks))
     title = f"{asked.title} ({count - missing} of {count})" if missing else asked.title
     return title if limit is None else f"{title} - SMOKE RUN: first {limit} samples, scores mean nothing"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusebench.benchmarks.record import Score
+from fusebench.benchmarks.samples import Quantity, SamplePart, Samples, part_scores, query_score
 
 if TYPE_CHECKING:
     from fusebench.benchmarks.task_data import Role
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Lookup = Callable[["Role", Sequence[str]], NDArray[np.float32]]
 
+_TOLERANCE = {"STS": 1e-6, "Retrieval": 6e-6}  # mteb rounds retrieval metrics to five places
 _NO_METRICS = frozenset({"main_score", "hf_subset", "languages", "mteb_version"})
 
 
@@ -37,12 +39,17 @@ class FinishedEncoder:
         revision: Hash of everything the embeddings depend on.
         experiment: Further words for mteb's model card.
         task: Name of the task, for messages.
+
+    Attributes:
+        similarities: What `similarity_pairwise` gave, by the subset and split that was being encoded.
     """
 
     def __init__(self, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str], task: str) -> None:
         from mteb.models.model_meta import ModelMeta
 
         self._lookup, self._name, self._task = lookup, name, task
+        self._judged = ("", "")
+        self.similarities: dict[tuple[str, str], NDArray[np.float32]] = {}
         identity = {
             "name": name if name.startswith("fusebench/") else f"fusebench/{name}",
             "revision": revision,
@@ -50,12 +57,15 @@ class FinishedEncoder:
         }
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=identity)
 
-    def encode(self, inputs: Any, *, prompt_type: Any = None, **kwargs: Any) -> NDArray[np.float32]:
+    def encode(
+        self, inputs: Any, *, prompt_type: Any = None, hf_subset: str = "", hf_split: str = "", **kwargs: Any
+    ) -> NDArray[np.float32]:
         """The embeddings of all rows of `inputs.dataset`, in order.
 
         Raises:
             ArithmeticError: An embedding holds NaN or infinity.
         """
+        self._judged = (hf_subset, hf_split)
         role: Role = "text" if prompt_type is None else prompt_type.value
         # the column at once: a DataLoader would take the rows one by one
         texts = list(inputs.dataset["text"][:])
@@ -81,8 +91,11 @@ class FinishedEncoder:
         return _unit(embeddings1) @ _unit(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
-        """Cosine of row i with row i."""
-        cosine: NDArray[np.float32] = np.einsum("ij,ij->i", _unit(embeddings1), _unit(embeddings2))
+        """Cosine of row i with row i, to the last bit what mteb ranks for its main metric."""
+        from sklearn.metrics.pairwise import paired_cosine_distances
+
+        cosine: NDArray[np.float32] = 1 - paired_cosine_distances(embeddings1, embeddings2)
+        self.similarities[self._judged] = cosine
         return cosine
 
 
@@ -102,12 +115,14 @@ class Judged:
         scores: Every finite metric of every subset and split.
         main_score: mteb's aggregate of the main metric over subsets and splits.
         mteb_result: The JSON object that mteb writes into its result file, without undefined metrics.
+        samples: What the main score is made of, one number a pair or a query.
         seconds: Wall time of mteb's work, looking up the embeddings included.
     """
 
     scores: tuple[Score, ...]
     main_score: float
     mteb_result: dict[str, Any]
+    samples: Samples
     seconds: float
 
 
@@ -115,14 +130,15 @@ def judge(loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, exper
     """mteb's verdict on the embeddings of one method; the loaded data stay as they are for the next one.
 
     Raises:
-        ArithmeticError: An embedding or a main score is NaN or infinite.
+        ArithmeticError: An embedding or a main score is NaN or infinite, or the samples give another main score.
+        ValueError: The main metric of a retrieval task is not measured query by query.
     """
     import mteb
 
     task = loaded.spec.name
     encoder = FinishedEncoder(lookup, name=name, revision=revision, experiment=experiment, task=task)
     start = time.perf_counter()
-    with quiet():
+    with quiet(), _query_scores(loaded) as queries:
         # cache=None: mteb's own cache returns one model's scores for another, and old data's for new
         results = mteb.evaluate(
             encoder,
@@ -141,7 +157,46 @@ def judge(loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, exper
         raise ArithmeticError(
             f"{name} on {task}: mteb's {loaded.spec.metric} is {main}; are all embeddings the same vector?"
         )
-    return Judged(scores=scores, main_score=main, mteb_result=written, seconds=seconds)
+    samples = _samples(loaded, encoder.similarities if loaded.spec.type == "STS" else queries)
+    if abs(float(np.mean(part_scores(samples, loaded))) - main) > _TOLERANCE[loaded.spec.type]:
+        raise ArithmeticError(f"{name} on {task}: mteb's {loaded.spec.metric} cannot be reproduced from the samples")
+    return Judged(scores=scores, main_score=main, mteb_result=written, samples=samples, seconds=seconds)
+
+
+@contextlib.contextmanager
+def _query_scores(loaded: LoadedTask) -> Iterator[dict[tuple[str, str], NDArray[np.float32]]]:
+    """Collects the main metric of each query, by subset and split, through mteb's hook for scores of a task's own."""
+    from fusebench.benchmarks import task_data
+
+    found: dict[tuple[str, str], NDArray[np.float32]] = {}
+    if loaded.spec.type == "STS":
+        yield found
+        return
+    own = loaded.task.task_specific_scores
+
+    def keep(scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str) -> Any:
+        queries = task_data.part(loaded.task, hf_subset, hf_split)["queries"]["id"]
+        values = [query_score(loaded.spec.metric, scores[query]) for query in queries]
+        found[hf_subset, hf_split] = np.asarray(values, dtype=np.float32)
+        return own(scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
+
+    loaded.task.task_specific_scores = keep
+    try:
+        yield found
+    finally:
+        del loaded.task.task_specific_scores
+
+
+def _samples(loaded: LoadedTask, values: Mapping[tuple[str, str], NDArray[np.float32]]) -> Samples:
+    from fusebench.benchmarks import task_data
+
+    parts = []
+    for subset, split, data in task_data.parts(loaded.task):
+        similar = loaded.spec.type == "STS"
+        items = np.arange(len(data), dtype=np.int32) if similar else np.asarray(data["queries"]["id"])
+        parts.append(SamplePart(subset, split, items, values[subset, split]))
+    quantity: Quantity = "similarity" if loaded.spec.type == "STS" else "score"
+    return Samples(loaded.spec.metric, quantity, loaded.spec.data_sha256, tuple(parts))
 
 
 def _scores(by_split: Mapping[str, Sequence[Mapping[str, Any]]], main: str) -> Iterator[Score]:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA = 1
+SCHEMA = 2
 
 TaskType = Literal["STS", "Retrieval"]
+Regime = Literal["training-free", "frozen", "finetune"]
+RowKind = Literal["sentences", "pairs", "triplets", "scored-pairs"]
 
 
 class _Frozen(BaseModel):
@@ -34,7 +36,7 @@ class BackboneSpec(_Frozen):
 class PartSpec(_Frozen):
     """One part of a method with every hyper-parameter, defaults included."""
 
-    kind: Literal["fusion", "objective", "guide", "transform"]
+    kind: Literal["fusion", "objective", "guide", "sampler", "transform"]
     name: str
     params: dict[str, Any]
 
@@ -68,6 +70,35 @@ class TextSetSpec(_Frozen):
     count: int
 
 
+class RowSetSpec(TextSetSpec):
+    """A set of training or dev rows; `count` is the number of rows, the hash covers kind, texts and labels."""
+
+    kind: RowKind
+
+
+class TrainingSpec(_Frozen):
+    """How a method was trained; what a run asks for, and so equal for all its methods, but for `rows` and `code`."""
+
+    data: tuple[str, ...]  # names of the sets offered, in order of preference
+    limit: int | None  # rows taken of each
+    rows: tuple[RowSetSpec, ...]  # what each objective was trained on, in their order
+    epochs: int | None  # passes over the rows, all objectives together; or
+    steps: int | None  # updates, all objectives together
+    batch_size: int  # rows an update
+    learning_rate: float  # of the backbone's weights
+    learning_rate_new: float  # of the method's own weights
+    weight_decay: float
+    warmup: float  # share of the updates over which the learning rate rises; then it falls to 0
+    max_grad_norm: float
+    accumulate: int  # batches an update; in-batch negatives come from one batch
+    chunk: int | None  # texts that go through the backbone at a time (GradCache); None: the whole batch
+    precision: Literal["no", "bf16", "fp16"]  # of mixed-precision arithmetic
+    dev: RowSetSpec | None  # what the best weights and the best trial are chosen on
+    dev_every: int | None  # updates between two looks at the dev rows
+    trials: int  # learning rates tried, the best on the dev rows kept
+    code: str  # hash of the source files that train
+
+
 class Prompts(_Frozen):
     """Texts put before each input: STS texts, queries, documents."""
 
@@ -83,8 +114,9 @@ class Spec(_Frozen):
     method: MethodSpec
     task: TaskSpec
     seed: int | None  # None: nothing in the method is random
-    regime: Literal["training-free", "frozen", "finetune"]
-    train: TextSetSpec | None
+    regime: Regime
+    train: TrainingSpec | None
+    weights_sha256: str | None = None  # of saved weights that were loaded as they are; None: trained as `train` says
     fit: TextSetSpec | None  # None: no transform in the method
     prompts: Prompts
     max_length: int
@@ -100,8 +132,28 @@ class Spec(_Frozen):
     @property
     def spec_id(self) -> str:
         """The first 16 hexadecimal digits of the sha256 of the canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=True, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def training_id(self) -> str:
+        """The same over `training_identity`."""
+        return digest(self.training_identity)
+
+    @property
+    def training_identity(self) -> dict[str, Any]:
+        """What trained weights depend on: no task, no transform, nothing of how scores are made from vectors."""
+        held = self.model_dump(
+            mode="json",
+            exclude={"task", "fit", "batch_tokens", "limit", "code", "weights_sha256", "method", "prompts"},
+        )
+        parts = [part.model_dump(mode="json") for part in self.method.parts if part.kind != "transform"]
+        return {**held, "parts": parts, "prompt": self.prompts.text}
+
+
+def digest(held: Any) -> str:
+    """The first 16 hexadecimal digits of the sha256 of canonical JSON."""
+    canonical = json.dumps(held, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class Score(_Frozen):
@@ -137,6 +189,32 @@ class Counts(_Frozen):
     empty_texts: int
 
 
+class Training(_Frozen):
+    """What the training of a cell's method took; trials are counted in."""
+
+    states: Literal["pooled states", "cached token states", "live states", "trained backbone"]  # what was read
+    updates: int
+    examples: int  # rows seen, repetitions included
+    trials: int
+    seconds: float
+    trained_parameters: int
+    learning_rate: float  # of the best trial
+    learning_rate_new: float
+    loss: float  # mean over the last tenth of the updates
+    best_update: int | None  # whose weights were kept; None: the last, nothing was chosen
+    dev_score: float | None
+
+
+class Overlap(_Frozen):
+    """What of a task occurs in the training and dev texts, case and punctuation aside."""
+
+    texts: int  # distinct, of the task
+    known_texts: int
+    pairs: int | None  # of an STS task
+    pairs_both_known: int | None
+    main_score_without: float | None  # main score without the pairs whose two texts are known, where it was asked for
+
+
 class Environment(_Frozen):
     """Where and when the cell was computed; not part of its identity."""
 
@@ -162,6 +240,8 @@ class Record(_Frozen):
     equal_to: str | None  # a method that ranks every pair alike under cosine, e.g. "mean" for "mean-sqrt-len"
     counts: Counts
     cost: Cost
+    training: Training | None = None  # None: nothing was trained
+    overlap: Overlap | None = None
     environment: Environment
 
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from fusebench.benchmarks.atomic import atomic_write
-from fusebench.benchmarks.record import Record, Score
+from fusebench.benchmarks.record import Overlap, Record, Score, Training, TrainingSpec
 
 COLUMNS = [
     "spec_id",
@@ -28,6 +28,38 @@ COLUMNS = [
     "regime",
     "train",
     "limit",
+    "fit",
+    "train_kinds",
+    "train_rows",
+    "epochs",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "learning_rate_new",
+    "trials",
+    "dev",
+    "weights_sha256",
+    "updates",
+    "examples",
+    "training_seconds",
+    "chosen_learning_rate",
+    "chosen_learning_rate_new",
+    "best_update",
+    "dev_score",
+    "texts",
+    "known_texts",
+    "pairs",
+    "pairs_both_known",
+    "main_score_without",
+]
+
+_INTEGERS = [
+    *["seed", "limit", "epochs", "steps", "batch_size", "trials", "updates", "examples", "best_update"],
+    *["texts", "known_texts", "pairs", "pairs_both_known"],
+]
+_FLOATS = [
+    *["learning_rate", "learning_rate_new", "training_seconds", "chosen_learning_rate", "chosen_learning_rate_new"],
+    *["dev_score", "main_score_without"],
 ]
 
 _ORDER = ["backbone", "backbone_revision", "method", "task", "seed", "spec_id", "split", "subset", "metric"]
@@ -36,11 +68,13 @@ _ORDER = ["backbone", "backbone_revision", "method", "task", "seed", "spec_id", 
 def scores_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row a score, in an order that depends on nothing but the records.
 
-    Scores are mteb's fractions, unrounded; `seed` and `limit` are nullable integers; `train` is the name of
-    the text set that the method was trained on, or empty.
+    Scores are mteb's fractions, unrounded; numbers that a cell may lack are nullable. `train`, `train_kinds`
+    and `train_rows` say, for each objective in order, what it was trained on, joined by `+`. The training,
+    the overlap of a task with it and `main_score_without` belong to the record and repeat with each score.
     """
     rows = [_row(record, score) for record in records for score in record.scores]
-    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "limit": "Int64", "score": "float64"})
+    types = {"score": "float64", **dict.fromkeys(_INTEGERS, "Int64"), **dict.fromkeys(_FLOATS, "Float64")}
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype(types)
     return frame.sort_values(_ORDER, kind="stable", na_position="first", ignore_index=True)
 
 
@@ -74,6 +108,7 @@ def defused(text: str) -> str:
 
 def _row(record: Record, score: Score) -> list[object]:
     spec = record.spec
+    trained_on = spec.train.rows if spec.train else ()
     return [
         record.spec_id,
         spec.backbone.name,
@@ -89,6 +124,36 @@ def _row(record: Record, score: Score) -> list[object]:
         spec.max_length,
         spec.dtype,
         spec.regime,
-        spec.train.name if spec.train else "",
+        "+".join(one.name for one in trained_on),
         spec.limit,
+        spec.fit.name if spec.fit else "",
+        "+".join(one.kind for one in trained_on),
+        "+".join(str(one.count) for one in trained_on),
+        *_asked(spec.train),
+        spec.weights_sha256 or "",
+        *_took(record.training),
+        *_overlap(record.overlap),
     ]
+
+
+def _asked(train: TrainingSpec | None) -> list[object]:
+    if train is None:
+        return [None, None, None, None, None, None, ""]
+    rates = (train.learning_rate, train.learning_rate_new)
+    dev = train.dev.name if train.dev else ""
+    return [train.epochs, train.steps, train.batch_size, *rates, train.trials, dev]
+
+
+def _took(training: Training | None) -> list[object]:
+    if training is None:
+        return [None] * 7
+    rates = (training.learning_rate, training.learning_rate_new)
+    best = (training.best_update, training.dev_score)
+    return [training.updates, training.examples, training.seconds, *rates, *best]
+
+
+def _overlap(overlap: Overlap | None) -> list[object]:
+    if overlap is None:
+        return [None] * 5
+    pairs = (overlap.pairs, overlap.pairs_both_known)
+    return [overlap.texts, overlap.known_texts, *pairs, overlap.main_score_without]

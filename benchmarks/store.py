@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from fusebench.benchmarks.atomic import atomic_write, disk_error, slug
-from fusebench.benchmarks.record import SCHEMA, Record
+from fusebench.benchmarks.record import Record
+from fusebench.benchmarks.record_checks import flaw_of, parse_record, reason_for, refuse_constant
 from fusebench.errors import InputError
 
 __all__ = ["AskedSuite", "Store", "slug"]
 
 T = TypeVar("T")
-
-_PATH = re.compile(r"""(^|[\s"'=(])((\.{1,2}|~)?/[^\s/]|[A-Za-z]:[\\/]|\\\\|file:/)""")
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Store:
             InputError: the disk refused, or the record is one that reading would refuse.
         """
         spec = record.spec
-        if flaw := _flaw(record):
+        if flaw := flaw_of(record):
             raise InputError(f"cannot store {spec.method.name!r} on {spec.task.name!r}: the record {flaw}.")
         smoke = "" if spec.limit is None else f"-first{spec.limit}"
         cell = f"{slug(spec.method.name)}{smoke}-{record.spec_id}"
@@ -90,7 +86,7 @@ class Store:
         """Every usable record by its `spec_id`."""
         found: dict[str, Record] = {}
         for path in sorted(self.out.glob("runs/*/*/*.json")):
-            record = self._trusted(path, _record)
+            record = self._trusted(path, parse_record)
             if record and found.setdefault(record.spec_id, record) is not record:
                 self._rejected[path] = f"is a second file of the cell {record.spec_id}"
         return found
@@ -100,7 +96,7 @@ class Store:
         if not re.fullmatch(r"[0-9a-f]{16}", spec_id):
             return None
         paths = sorted(self.out.glob(f"runs/*/*/*-{spec_id}.json"))
-        loaded = (self._trusted(path, _record) for path in paths)
+        loaded = (self._trusted(path, parse_record) for path in paths)
         return next((record for record in loaded if record and record.spec_id == spec_id), None)
 
     def remember_suite(self, name: str, title: str, tasks: list[str] | tuple[str, ...]) -> None:
@@ -137,20 +133,10 @@ class Store:
     def _trusted(self, path: Path, parse: Callable[[Any], T]) -> T | None:
         self._rejected.pop(path, None)
         try:
-            return parse(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant))
+            return parse(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant))
         except (OSError, ValueError, RecursionError) as error:
-            self._rejected[path] = _reason(error)
+            self._rejected[path] = reason_for(error)
             return None
-
-
-def _record(held: Any) -> Record:
-    if not isinstance(held, dict) or held.get("schema_version") != SCHEMA:
-        version = held.get("schema_version") if isinstance(held, dict) else None
-        raise ValueError(f"has schema version {version!r}; this version reads {SCHEMA}")
-    record = Record.model_validate(held)
-    if flaw := _flaw(record):
-        raise ValueError(flaw)
-    return record
 
 
 def _suite(held: Any) -> AskedSuite:
@@ -161,32 +147,6 @@ def _suite(held: Any) -> AskedSuite:
     if not all(isinstance(text, str) for text in (suite.name, suite.title, *suite.tasks)):
         raise ValueError("holds a name, title or task that is not a text")
     return suite
-
-
-def _flaw(record: Record) -> str | None:
-    """What makes a record unusable, or None."""
-    if record.spec_id != record.spec.spec_id:
-        return f"has spec_id {record.spec_id}, but its specification hashes to {record.spec.spec_id}"
-    try:
-        datetime.fromisoformat(record.environment.created)
-    except ValueError:
-        return f"was created at {record.environment.created!r}, which is no ISO 8601 time"
-    # Prompts are the user's own words; every other text is the program's and may not lead into a disk.
-    held = record.model_dump(mode="json")
-    del held["spec"]["prompts"]
-    return next((f"holds the path {text!r} in {where}" for where, text in _texts(held) if _PATH.search(text)), None)
-
-
-def _texts(held: Any, where: str = "record") -> Iterator[tuple[str, str]]:
-    if isinstance(held, str):
-        yield where, held
-    elif isinstance(held, dict):
-        for key, value in held.items():
-            yield where, key
-            yield from _texts(value, f"{where}.{key}")
-    elif isinstance(held, list):
-        for value in held:
-            yield from _texts(value, where)
 
 
 def _order(record: Record) -> tuple[str, str, str, str, int, str]:
@@ -206,17 +166,3 @@ def _finite(held: Any) -> Any:
     if isinstance(held, dict):
         return {key: _finite(value) for key, value in held.items()}
     return [_finite(value) for value in held] if isinstance(held, (list, tuple)) else held
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"holds {name}, which is not a number")
-
-
-def _reason(error: Exception) -> str:
-    """One line on why a file is refused, without pydantic's or the decoder's page of detail."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"is not a record: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
-        return f"is truncated or not JSON ({error})"
-    return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)

@@ -113,19 +113,19 @@ def load_task(source: TaskSource, *, limit: int | None, allow_empty: bool) -> Lo
         raise InputError(f"a limit of {limit} leaves nothing to judge: give a positive number")
     if limit is not None and limit < 3 and source.type == "STS":
         raise InputError(f"a limit of {limit} pairs is too few for a correlation: give at least 3")
-    from fusebench.benchmarks import task_data
+    from fusebench.benchmarks import task_data, task_preparation
 
     task = task_of(source)
     with quiet():
         load_data(task, source)
         for subset, split, data in task_data.parts(task):
             if source.type == "STS":
-                prepared: Any = task_data.prepare_sts(task, data, limit)
+                prepared: Any = task_preparation.prepare_sts(task, data, limit)
             else:
-                prepared = task_data.prepare_retrieval(task, data, limit, strict=source.source != "hub")
-            _replace(task, subset, split, prepared)
+                prepared = task_preparation.prepare_retrieval(task, data, limit, strict=source.source != "hub")
+            task_data.replace(task, subset, split, prepared)
         found = (entry for _, _, data in task_data.parts(task) for entry in task_data.texts(task, data))
-        empty = task_data.count_empty(source.name, found, allow=allow_empty)
+        empty = task_preparation.count_empty(source.name, found, allow=allow_empty)
         spec = _spec(task, source, task_data.content_sha256(task))
     return LoadedTask(task=task, spec=spec, limit=limit, empty_texts=empty)
 
@@ -187,13 +187,6 @@ def _suggestion(name: str, data_dir: Path | None) -> str:
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     return "`list tasks` shows all names; data of your own goes into a folder of that name below --data-dir."
-
-
-def _replace(task: Any, subset: str, split: str, prepared: Any) -> None:
-    if subset not in task.dataset and subset == "default":
-        task.dataset[split] = prepared
-    else:
-        task.dataset[subset][split] = prepared
 
 
 def _spec(task: Any, source: TaskSource, data_sha256: str) -> TaskSpec:

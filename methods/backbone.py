@@ -1,10 +1,10 @@
-"""A transformer and its tokenizer, frozen: texts to token ids, token ids to `LayerStates`."""
+"""A transformer and its tokenizer: texts to token ids, token ids to `LayerStates`."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from fusebench.errors import InputError
+from fusebench.methods.attention_maps import run_with_maps
 from fusebench.methods.backbone_loading import load_config_and_tokenizer, load_model
 from fusebench.methods.backbone_source import Source
+from fusebench.methods.dropout_noise import dropout_noise, has_dropout
 from fusebench.methods.states import LayerStates, Needs, StateShape
 from fusebench.methods.tokenization import LimitedTokenizer, Tokenized, length_limit, position_tables
 
@@ -23,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Backbone:
-    """A loaded backbone in evaluation mode, its weights frozen.
+    """A loaded backbone in evaluation mode, its weights frozen; `trainable_copy` makes one that learns.
 
     Args:
         source: where its files are.
@@ -53,7 +55,6 @@ class Backbone:
         self.model = load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
         self.model.requires_grad_(False)
         self.config = self.model.config  # the model reads its own copy, so ours must be that one
-        self._lock, self._readers_of_maps, self._fused = threading.Lock(), 0, ""
         self.limit = length_limit(source, self.tokenizer, self.model, max_length)
         vocabulary = self.model.get_input_embeddings().num_embeddings
         self._tokenizer = LimitedTokenizer(self.tokenizer, source.name, self.limit.tokens, vocabulary)
@@ -78,56 +79,14 @@ class Backbone:
         self, ids: Sequence[np.ndarray], needs: Needs = Needs.TOKENS, marker: np.ndarray | None = None
     ) -> LayerStates:
         """One forward pass over a batch, padded to its longest row, without gradients."""
-        tokens, mask = self._pad(ids)
-        if marker is not None and self.padding_side == "left":
-            marker = marker + (mask.shape[1] - mask.sum(axis=1))
-        return self.forward(
-            torch.from_numpy(tokens).to(self.device),
-            torch.from_numpy(mask).to(self.device),
-            needs,
-            None if marker is None else torch.from_numpy(marker).to(self.device),
-        )
+        tokens, mask = self.pad(ids)
+        placed = None if marker is None else torch.from_numpy(marker).to(self.device)
+        if placed is not None and self.padding_side == "left":
+            placed = placed + mask.shape[1] - mask.sum(dim=1)
+        return self.forward(tokens, mask, needs, placed)
 
-    def forward(
-        self, tokens: torch.Tensor, mask: torch.Tensor, needs: Needs, marker: torch.Tensor | None = None
-    ) -> LayerStates:
-        """States of padded token ids `[batch, tokens]` under a bool mask of the same shape."""
-        wants_maps = Needs.ATTENTION in needs
-        extra: dict[str, Any] = {}
-        if self.padding_side == "left" and self._takes_positions():
-            extra["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        with self._eager_attention() if wants_maps else contextlib.nullcontext():
-            out = self.model(
-                input_ids=tokens,
-                attention_mask=mask.long(),
-                output_hidden_states=True,
-                output_attentions=wants_maps,
-                **extra,
-            )
-        attention = tuple(out.attentions) if wants_maps and out.attentions else None
-        if wants_maps and (not attention or any(block is None for block in attention)):
-            raise InputError(f"{self.architecture} returned no attention maps; it must run with eager attention.")
-        if not out.hidden_states:
-            raise InputError(f"{self.architecture} returned no hidden states, so its layers cannot be read.")
-        return LayerStates(tuple(out.hidden_states), mask, attention, marker)
-
-    @contextlib.contextmanager
-    def _eager_attention(self) -> Iterator[None]:
-        """Within, attention is computed step by step, because fused kernels leave no maps behind."""
-        with self._lock:
-            if self._readers_of_maps == 0:
-                self._fused = self.model.config._attn_implementation
-                self.model.set_attn_implementation("eager")
-            self._readers_of_maps += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._readers_of_maps -= 1
-                if self._readers_of_maps == 0:
-                    self.model.set_attn_implementation(self._fused)
-
-    def _pad(self, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def pad(self, ids: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and their bool mask, both `[batch, tokens]`, padded to the longest row, on the device."""
         longest = max(len(row) for row in ids)
         tokens = np.full((len(ids), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=bool)
@@ -135,7 +94,71 @@ class Backbone:
             span = slice(longest - len(row), None) if self.padding_side == "left" else slice(len(row))
             tokens[place, span] = row
             mask[place, span] = True
-        return tokens, mask
+        return torch.from_numpy(tokens).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        needs: Needs,
+        marker: torch.Tensor | None = None,
+        map_blocks: tuple[int, ...] | None = None,
+    ) -> LayerStates:
+        """States of padded token ids, with gradients where grad mode is on and the weights are trainable.
+
+        Args:
+            tokens: ids `[batch, tokens]`.
+            mask: bool, of the same shape.
+            needs: maps are there only if these name them.
+            marker: place of the template's mask token in each padded row.
+            map_blocks: blocks whose attention maps are wanted, counted from 1; None are all.
+
+        Raises:
+            InputError: if there is no such block, or the model leaves no maps.
+        """
+        extra: dict[str, Any] = {"attention_mask": mask.long(), "output_hidden_states": True}
+        if self.padding_side == "left" and self._takes_positions():
+            extra["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        attention = None
+        if Needs.ATTENTION in needs:
+            blocks = self._blocks(map_blocks)
+            out, attention = run_with_maps(self.model, blocks, self.shape.blocks, input_ids=tokens, **extra)
+        else:
+            out = self.model(input_ids=tokens, **extra)
+        if not out.hidden_states:
+            raise InputError(f"{self.architecture} returned no hidden states, so its layers cannot be read.")
+        return LayerStates(tuple(out.hidden_states), mask, attention, marker)
+
+    def trainable_copy(self) -> Backbone:
+        """A backbone with weights of its own, in float32 and learning, in evaluation mode; this one stays frozen."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model).float().requires_grad_(True)
+        other.config, other.dtype = other.model.config, "float32"
+        return other
+
+    @contextlib.contextmanager
+    def noisy(self, seed: int) -> Iterator[None]:
+        """Within, dropout is on and drawn from this seed; afterwards mode and generators are as before.
+
+        Both belong to the whole process, so passes in other threads must wait.
+
+        Raises:
+            InputError: if the model has no dropout.
+        """
+        if not has_dropout(self.model):
+            raise InputError(
+                f"{self.architecture} of {self.source.name} has no dropout, and simcse needs dropout noise to tell a "
+                "text's two views apart; set a dropout in its config.json, or choose another objective."
+            )
+        with dropout_noise(self.model, self.device, seed):
+            yield
+
+    def _blocks(self, chosen: tuple[int, ...] | None) -> tuple[int, ...]:
+        every = tuple(range(1, self.shape.blocks + 1))
+        absent = sorted(set(chosen or ()) - set(every))
+        if absent:
+            raise InputError(f"there is no block {absent[0]} to read maps of: {self.source.name} has {len(every)}.")
+        return every if chosen is None else tuple(sorted(set(chosen)))
 
     @property
     def _pad_id(self) -> int:

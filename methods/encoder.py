@@ -10,7 +10,7 @@ from jaxtyping import Float
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.engine import SharedPass
 from fusebench.methods.grammar import Method
-from fusebench.methods.parts import Transform
+from fusebench.methods.parts import Fusion, Transform
 
 
 def fit_transforms(method: Method, X: Float[np.ndarray, "texts dim"] | None) -> list[Transform]:
@@ -37,6 +37,7 @@ class Encoder:
     Args:
         backbone: frozen.
         method: one that fits the backbone's shape.
+        fusion: its fusion with weights in place; None builds it anew.
         fit_texts: what transforms are fitted on.
         batch_tokens: budget of a batch in tokens.
     """
@@ -46,13 +47,13 @@ class Encoder:
         backbone: Backbone,
         method: Method,
         *,
+        fusion: Fusion | None = None,
         fit_texts: Sequence[str] = (),
         batch_tokens: int | None = None,
     ) -> None:
         self.method = method
-        self._pass = SharedPass(
-            backbone, {method.name: method.build_fusion(backbone.shape)}, batch_tokens=batch_tokens
-        )
+        fusion = fusion or method.build_fusion(backbone.shape)
+        self._pass = SharedPass(backbone, {method.name: fusion}, batch_tokens=batch_tokens)
         fit_vectors = None
         if method.fitted:
             rows = self._pass.rows(list(fit_texts))

@@ -6,6 +6,7 @@ Fusions that are content with pooled states read stored vectors afterwards; the 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -57,6 +58,7 @@ class SharedPass:
         workers: batches in work at a time, each on one thread; None is torch's thread count on a processor and
             1 elsewhere. Results do not depend on it.
         progress: called after each batch.
+        noise_seed: runs the backbone with its dropout on, one batch after the other; None is without noise.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class SharedPass:
         batch_tokens: int | None = None,
         workers: int | None = None,
         progress: Progress | None = None,
+        noise_seed: int | None = None,
     ) -> None:
         templates = {fusion.template for fusion in fusions.values()}
         if len(templates) != 1:
@@ -84,6 +87,9 @@ class SharedPass:
         kind = backbone.device.type
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(kind, 4096)
         self.workers = workers or (torch.get_num_threads() if kind == "cpu" else 1)
+        if noise_seed is not None:
+            self.workers = 1  # batches draw from one generator, so their order counts
+        self._noise_seed = noise_seed
         self.progress = progress or (lambda done, total: None)
         self.statistics = PassStatistics(effective_batch_tokens=self.batch_tokens)
         self.statistics.fusion_seconds = dict.fromkeys(self.live, 0.0)
@@ -158,6 +164,18 @@ class SharedPass:
         vectors.flags.writeable = False
         return vectors
 
+    def pooled(self, rows: np.ndarray) -> PooledStates:
+        """All stored pooled states of these rows."""
+        stored: dict[str, dict[int, torch.Tensor]] = {kind: {} for _, kind in _POOLED}
+        for (kind, key), array in self._arrays.items():
+            if kind in stored:
+                stored[kind][int(key)] = torch.from_numpy(array[rows]).to(self.backbone.device)
+        return PooledStates(stored["mean"], stored["first"])
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Tokens of each text, after cutting."""
+        return np.asarray(self._lengths, dtype=np.int64)[self.rows(texts)]
+
     def _pooled(self, fusion: Fusion, rows: slice) -> PooledStates:
         stored = {
             kind: {
@@ -221,7 +239,9 @@ class SharedPass:
                     failures.append(error)
                     return
 
-        self._in_threads(work, failures)
+        noise = contextlib.nullcontext() if self._noise_seed is None else self.backbone.noisy(self._noise_seed)
+        with noise:
+            self._in_threads(work, failures)
         if failures:
             raise failures[0]
 

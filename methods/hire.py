@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from fusebench.errors import InputError
 from fusebench.methods import functional as F
+from fusebench.methods.bidirectional_gru import BidirectionalGRU
 from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import register
 from fusebench.methods.states import LayerStates, Needs, StateShape
@@ -29,16 +29,14 @@ class _FusionGRU(Fusion):
 
     def __init__(self, inputs: int, hidden: int, depth: int, pool: Pool) -> None:
         super().__init__()
-        self.fusion = nn.GRU(inputs, hidden, num_layers=depth, bidirectional=True)
+        self.fusion = BidirectionalGRU(inputs, hidden, depth)
         self.out_dim = 2 * hidden
         self.pool: Pool = pool
 
-    def _read(self, M: Float[Tensor, "real width"], lengths: list[int]) -> Float[Tensor, "batch out"]:
-        packed, _ = self.fusion(pack_sequence(list(torch.split(M, lengths)), enforce_sorted=False))
-        tokens, _ = pad_packed_sequence(packed, batch_first=True)  # real tokens first, then zeros
-        if self.pool == "first":
-            return tokens[:, 0]
-        return _mean_of_padded(tokens, lengths)
+    def _read(self, M: Float[Tensor, "real width"], mask: Bool[Tensor, "batch tokens"]) -> Float[Tensor, "batch out"]:
+        output, _ = self.fusion(M, mask.sum(dim=1))
+        tokens = _padded(output, mask)
+        return F.first_token(tokens, mask) if self.pool == "first" else F.masked_mean(tokens, mask)
 
 
 @register("hire", paper="arXiv:1911.01940", learned=True)
@@ -93,7 +91,7 @@ class Hire(_FusionGRU):
         self.layers = tuple(sorted({*self.sources, shape.blocks}))
         self.summary: Summary = summary
         self.normalization = normalization
-        self.reader = nn.GRU(shape.dim, width, num_layers=2, bidirectional=True)
+        self.reader = BidirectionalGRU(shape.dim, width, 2)
         self.score = nn.Linear(4 * width if summary == "states" else 2 * width, 1, bias=normalization is None)
         nn.init.normal_(self.score.weight, std=0.02)
         if normalization is None:
@@ -103,7 +101,7 @@ class Hire(_FusionGRU):
         """Shape `[batch, 2 * fusion_hidden]`."""
         R = states.hidden[self.layers[-1]][states.mask]
         A = self.complement(states, self.scores(states))
-        return self._read(torch.cat([R, A, R + A, R * A], dim=1), _lengths(states))
+        return self._read(torch.cat([R, A, R + A, R * A], dim=1), states.mask)
 
     def complement(self, states: LayerStates, scores: Float[Tensor, "batch layers"]) -> Float[Tensor, "real dim"]:
         """A: the layers of each text summed by their scores, for the real tokens, text after text."""
@@ -113,18 +111,19 @@ class Hire(_FusionGRU):
 
     def scores(self, states: LayerStates) -> Float[Tensor, "batch layers"]:
         """What each layer of each text contributes; rows sum to 1 under softmax."""
-        lengths = _lengths(states)
-        texts = [text for k in self.sources for text in torch.split(states.hidden[k][states.mask], lengths)]
-        raw = self.score(self._summaries(texts)).view(len(self.sources), len(lengths)).T
+        layers = torch.cat([states.hidden[k][states.mask] for k in self.sources])
+        summaries = self._summaries(layers, states.mask.repeat(len(self.sources), 1))
+        raw = self.score(summaries).view(len(self.sources), len(states.mask)).T
         if self.normalization is None:
             return raw
         return raw.to(F.accumulator(raw.dtype)).softmax(dim=1).to(raw.dtype)
 
-    def _summaries(self, texts: list[Tensor]) -> Float[Tensor, "texts summary"]:
-        packed, final = self.reader(pack_sequence(texts, enforce_sorted=False))
+    def _summaries(
+        self, M: Float[Tensor, "real dim"], mask: Bool[Tensor, "texts tokens"]
+    ) -> Float[Tensor, "texts summary"]:
+        output, final = self.reader(M, mask.sum(dim=1))
         if self.summary == "mean":
-            tokens, lengths = pad_packed_sequence(packed, batch_first=True)
-            return _mean_of_padded(tokens, lengths.tolist())
+            return F.masked_mean(_padded(output, mask), mask)
         kept = final if self.summary == "states" else final[2:]  # [GRU layers * directions, texts, hidden]
         return kept.transpose(0, 1).flatten(start_dim=1)
 
@@ -156,7 +155,7 @@ class BiGRU(_FusionGRU):
 
     def forward(self, states: LayerStates) -> Float[Tensor, "batch out"]:
         """Shape `[batch, 2 * hidden]`."""
-        return self._read(states.hidden[self.layers[0]][states.mask], _lengths(states))
+        return self._read(states.hidden[self.layers[0]][states.mask], states.mask)
 
 
 def _width(shape: StateShape, hidden: int | None) -> int:
@@ -166,11 +165,10 @@ def _width(shape: StateShape, hidden: int | None) -> int:
     return width
 
 
-def _lengths(states: LayerStates) -> list[int]:
-    return [int(length) for length in states.mask.sum(dim=1).tolist()]
-
-
-def _mean_of_padded(tokens: Float[Tensor, "texts tokens dim"], lengths: list[int]) -> Float[Tensor, "texts dim"]:
-    """The mean of tokens that are zeros behind each text's end."""
-    total = tokens.sum(dim=1, dtype=F.accumulator(tokens.dtype))
-    return (total / torch.tensor(lengths, device=tokens.device).unsqueeze(1)).to(tokens.dtype)
+def _padded(
+    tokens: Float[Tensor, "real dim"], mask: Bool[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch tokens dim"]:
+    """Real tokens at their places, 0 elsewhere."""
+    padded = tokens.new_zeros(*mask.shape, tokens.shape[1])
+    padded[mask] = tokens
+    return padded

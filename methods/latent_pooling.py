@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from fusebench.methods.states import LayerStates, Needs, States, StateShape
 
 
 class _LatentFusion(Fusion):
-    """Latents, and a block `O = MHA(LN(X), LN(Y)) + X`, then `GEGLU(LN(O)) + O`; X asks, Y answers.
+    """Latents, and a block `O = MHA(LN(X), LN(Y)) + X`, then `W_2 GEGLU(W_1 LN(O)) + O`; X asks, Y answers.
 
     Linear maps, latents and other embeddings start from N(0, 0.02), biases from 0, layer norms from the identity.
     """
@@ -43,18 +44,23 @@ class _LatentFusion(Fusion):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.latents, std=0.02)
 
-    def _block(
+    def _attended(
         self, asking: Float[Tensor, "#batch asking dim"], answering: Float[Tensor, "#batch answering dim"]
     ) -> Float[Tensor, "batch asking dim"]:
-        """One row in the place of a batch, the latents, is broadcast."""
+        """O; one row in the place of a batch, the latents, is broadcast."""
         source = self.answering_norm(answering)
         queries = self._by_head(self.query(self.asking_norm(asking)))
         keys, values = self._by_head(self.key(source)), self._by_head(self.value(source))
         scores = queries @ keys.mT / queries.shape[-1] ** 0.5
         weights = scores.to(F.accumulator(scores.dtype)).softmax(dim=-1).to(scores.dtype)
-        O = self.output((weights @ values).transpose(1, 2).flatten(start_dim=2)) + asking  # noqa: E741
-        wide, gate = self.widen(self.wide_norm(O)).chunk(2, dim=-1)
-        return self.narrow(wide * nn.functional.gelu(gate)) + O
+        return self.output((weights @ values).transpose(1, 2).flatten(start_dim=2)) + asking
+
+    def _pooled_block(
+        self, attended: Float[Tensor, "batch vectors dim"], pool: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "batch dim"]:
+        """The block's outputs, pooled; `pool` is a mean, so W_2 can come after it and maps one vector a text."""
+        wide, gate = self.widen(self.wide_norm(attended)).chunk(2, dim=-1)
+        return self.narrow(pool(wide * nn.functional.gelu(gate))) + pool(attended)
 
     def _by_head(self, x: Float[Tensor, "batch vectors inner"]) -> Float[Tensor, "batch heads vectors head"]:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
@@ -104,7 +110,8 @@ class MultiLayerLatents(_LatentFusion):
     def forward(self, states: States) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
         X = torch.stack([states.mean(layer) for layer in self.layers], dim=1) + self.layer_embeddings
-        return self._block(self.latents.unsqueeze(0), X).mean(dim=1)
+        attended = self._attended(self.latents.unsqueeze(0), X)
+        return self._pooled_block(attended, lambda rows: rows.mean(dim=1))
 
     @classmethod
     def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -150,5 +157,5 @@ class LatentAttention(_LatentFusion):
 
     def forward(self, states: LayerStates) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
-        tokens = self._block(states.hidden[self.layers[0]], self.latents.unsqueeze(0))
-        return F.masked_mean(tokens, states.mask)
+        attended = self._attended(states.hidden[self.layers[0]], self.latents.unsqueeze(0))
+        return self._pooled_block(attended, lambda tokens: F.masked_mean(tokens, states.mask))

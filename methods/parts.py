@@ -1,4 +1,4 @@
-"""The kinds of parts that a method is made of: fusions, objectives, guides, transforms."""
+"""The kinds of parts that a method is made of: fusions, objectives, guides, samplers, transforms."""
 
 from __future__ import annotations
 
@@ -99,13 +99,49 @@ class Objective(nn.Module, ABC):
 
 
 class Guide(nn.Module, ABC):
-    """A penalty on what happens inside the backbone while it trains: `(states) -> scalar`."""
+    """A penalty on what happens inside the backbone while it trains: `(states) -> scalar`.
+
+    Attributes:
+        needs: what of the states it reads.
+        factor: what its penalty is multiplied by before it is added to the loss.
+        blocks: the blocks whose attention maps it reads, counted from 1; None are all.
+    """
 
     needs: ClassVar[Needs]
+    factor: float
+    blocks: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, states: LayerStates) -> Float[Tensor, ""]:
         """The unweighted penalty of a batch."""
+
+    def statistics(self, states: LayerStates) -> dict[str, float]:
+        """Numbers that describe what the guide acts on, for the log of a training."""
+        return {}
+
+
+class Sampler(ABC):
+    """In which order an epoch goes through the training rows; consecutive slices of it are the batches.
+
+    Constructors take hyper-parameters only, keyword-only.
+    """
+
+    def wants_embeddings(self, epoch: int) -> bool:
+        """Whether `order` needs the vectors of the first texts in this epoch, made by the method as it is by then."""
+        return False
+
+    @abstractmethod
+    def order(
+        self, epoch: int, texts: Sequence[str], embeddings: Float[np.ndarray, "rows dim"] | None, *, seed: int
+    ) -> Int[np.ndarray, " rows"]:
+        """A permutation of the rows.
+
+        Args:
+            epoch: the first is 0.
+            texts: each row's first text.
+            embeddings: of these texts, if `wants_embeddings`.
+            seed: of the run; equal arguments give equal orders.
+        """
 
 
 class Transform(ABC):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from fusebench.errors import InputError
-from fusebench.methods.parts import Fusion, Guide, Objective, Transform
+from fusebench.methods.parts import Fusion, Guide, Objective, Sampler, Transform
 
-Kind = Literal["fusion", "objective", "guide", "transform"]
+Kind = Literal["fusion", "objective", "guide", "sampler", "transform"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ _KINDS: dict[type, Kind] = {
     Fusion: "fusion",
     Objective: "objective",
     Guide: "guide",
+    Sampler: "sampler",
     Transform: "transform",
 }
 P = TypeVar("P", bound=type)
@@ -66,7 +67,7 @@ def register(name: str, *, paper: str, learned: bool = False) -> Callable[[P], P
             raise ValueError(f"a part named '{name}' is already registered by {_CARDS[name].part.__module__}")
         kind = next((kind for base, kind in _KINDS.items() if issubclass(part, base)), None)
         if kind is None:
-            raise ValueError(f"'{name}' must derive from Fusion, Objective, Guide or Transform")
+            raise ValueError(f"'{name}' must derive from Fusion, Objective, Guide, Sampler or Transform")
         _CARDS[name] = _card(name, kind, part, paper, learned)
         return part
 

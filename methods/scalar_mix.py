@@ -48,9 +48,13 @@ class ScalarMix(Fusion):
 
     def forward(self, states: Any) -> Float[Tensor, "batch out"]:
         """Shape `[batch, dim]`."""
-        weights = self.weights.to(F.accumulator(self.weights.dtype)).softmax(dim=0)
+        weights = self.mixing_weights()
         pooled = (_standardized(states, k) if self.layer_norm else states.mean(k) for k in self.layers)
         return _weighted_sum(pooled, self.gamma * weights)
+
+    def mixing_weights(self) -> Float[Tensor, " layers"]:
+        """What each layer contributes; they sum to 1."""
+        return self.weights.to(F.accumulator(self.weights.dtype)).softmax(dim=0)
 
     @classmethod
     def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -85,6 +89,14 @@ class WeightedLayers(Fusion):
         Raises:
             InputError: if the weights sum to nearly 0.
         """
+        return _weighted_sum((states.mean(k) for k in self.layers), self.mixing_weights())
+
+    def mixing_weights(self) -> Float[Tensor, " layers"]:
+        """What each layer contributes, of either sign; they sum to 1.
+
+        Raises:
+            InputError: if the weights sum to nearly 0.
+        """
         weights = self.weights.to(F.accumulator(self.weights.dtype))
         total = weights.sum()
         if abs(float(total.detach())) < _SMALLEST_SUM:
@@ -92,7 +104,7 @@ class WeightedLayers(Fusion):
                 "weighted-layers: the weights have come to sum to 0, so their mean is undefined; train with a "
                 "smaller learning rate, or use scalar-mix."
             )
-        return _weighted_sum((states.mean(k) for k in self.layers), weights / total)
+        return weights / total
 
     @classmethod
     def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:

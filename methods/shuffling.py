@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 Order = Int[np.ndarray, " rows"]
 
-_CELLS = 2**20  # distances that are held at once
+_CELLS = 2**22  # distances that are held at once
 
 # Articles, pronouns, prepositions, conjunctions, forms of be, have and do, modals, question words, and what an
 # apostrophe leaves of them.
@@ -69,12 +69,13 @@ def example_order(
         raise ValueError(f"group_size={group_size}, top_k={top_k}: must be at least 1.")
     if not np.isfinite(vectors).all():
         raise ValueError("an embedding is not finite, so it has no nearest neighbours.")
+    index = _Index(vectors)
     waiting = random_order(len(texts), seed=seed)
     free = np.ones(len(texts), dtype=bool)
     emitted: list[int] = []
     chunk = max(1, _CELLS // max(1, len(texts)))
     while len(waiting):
-        for start, near in _nearest(vectors, waiting[:chunk], free, top_k):
+        for start, near in index.near(waiting[:chunk], free, top_k):
             emitted.extend(_group(start, near, texts, free, group_size, allow_same))
         waiting = waiting[chunk:]
         waiting = waiting[free[waiting]]
@@ -96,20 +97,28 @@ def _group(
     return group
 
 
-def _nearest(vectors: np.ndarray, rows: np.ndarray, free: np.ndarray, top_k: int) -> Iterator[tuple[int, list[int]]]:
-    """Each row that is still free when its turn comes, and its `top_k` nearest, by distance and then by number."""
-    squares = (vectors * vectors).sum(axis=1)
-    products = vectors[rows] @ vectors.T
-    rough = squares[rows, None] + squares[None, :] - 2 * products
-    slack = 1e-9 * (1 + squares.max())  # more than rounding can move a rough distance
-    last = min(top_k, len(vectors)) - 1
-    bounds = np.partition(rough, last, axis=1)[:, last] + slack
-    for row, distances, bound in zip(rows.tolist(), rough, bounds, strict=True):
-        if not free[row]:
-            continue
-        candidates = np.flatnonzero(distances <= bound)
-        exact = np.square(vectors[candidates] - vectors[row]).sum(axis=1)
-        yield row, candidates[np.argsort(exact, kind="stable")[:top_k]].tolist()
+class _Index:
+    """Exact nearest neighbours by Euclidean distance: float32 chooses whom to measure in float64."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        _, power = np.frexp(np.abs(vectors).max(initial=0.0))
+        self.vectors = np.ldexp(vectors, -power)  # exact, and no float32 overflows
+        self.small = self.vectors.astype(np.float32)
+        self.squares = np.square(self.vectors).sum(axis=1).astype(np.float32)
+        # Twice what rounding can move a rough distance: in the vectors, in products of `dim` terms, in their sum.
+        self.slack = 4 * (vectors.shape[1] + 8) * np.finfo(np.float32).eps * self.squares.max(initial=0.0)
+
+    def near(self, rows: np.ndarray, free: np.ndarray, top_k: int) -> Iterator[tuple[int, list[int]]]:
+        """Each row that is free when its turn comes, and its `top_k` nearest, by distance and then by number."""
+        rough = self.squares - 2 * (self.small[rows] @ self.small.T)  # less the row's own square
+        last = min(top_k, len(self.vectors)) - 1
+        bounds = np.partition(rough, last, axis=1)[:, last] + self.slack
+        for row, distances, bound in zip(rows.tolist(), rough, bounds, strict=True):
+            if not free[row]:
+                continue
+            candidates = np.flatnonzero(distances <= bound)
+            exact = np.square(self.vectors[candidates] - self.vectors[row]).sum(axis=1)
+            yield row, candidates[np.argsort(exact, kind="stable")[:top_k]].tolist()
 
 
 def shingle_order(texts: Sequence[str], *, shingle_size: int = 1, group_size: int, seed: int) -> Order:

@@ -75,13 +75,14 @@ class LayerStates:
     Attributes:
         hidden: L + 1 tensors `[batch, tokens, dim]`; kept apart because stacking them costs a copy.
         mask: True where a real token stands; special tokens are real.
-        attention: one tensor `[batch, heads, tokens, tokens]` a block (query, key), or None.
+        attention: maps `[batch, heads, tokens, tokens]` (query, key) by block, or None if nobody asked; block b
+            of 1..L makes state b.
         marker: position of the template's mask token in each row, or None without a template.
     """
 
     hidden: tuple[Float[Tensor, "batch tokens dim"], ...]
     mask: Bool[Tensor, "batch tokens"]
-    attention: tuple[Float[Tensor, "batch heads tokens tokens"], ...] | None = None
+    attention: Mapping[int, Float[Tensor, "batch heads tokens tokens"]] | None = None
     marker: Int[Tensor, " batch"] | None = None
     _means: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
 

@@ -1,4 +1,4 @@
-"""The catalogue: the named methods that a bare `--methods` runs."""
+"""The catalogue: the named methods that a bare `--methods` runs, in each training regime."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusebench.benchmarks.record import Regime
 from fusebench.errors import InputError
-from fusebench.methods.grammar import split
 from fusebench.methods.pooling_config import native_sentence
 from fusebench.methods.registry import cards, suggestion
+from fusebench.methods.spelling import read_part, split
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,17 @@ class Entry:
         name: what users may write for it.
         sentence: the method in full.
         about: one line for `list methods`.
-        regime: what it needs before it can be scored.
+        regime: what is trained before it can be scored: nothing, the method's own weights on a frozen backbone, or
+            the backbone too.
     """
 
     name: str
     sentence: str
     about: str
-    regime: str = "training-free"
+    regime: Regime = "training-free"
 
 
-CATALOGUE = (
+_TRAINING_FREE = (
     Entry("native", "native", "the pooling that the backbone's folder states for itself"),
     Entry("cls", "cls", "first token of the last layer"),
     Entry("mean", "mean", "mean over tokens of the last layer"),
@@ -59,9 +61,75 @@ CATALOGUE = (
     Entry("mean-standardized", "mean+standardize", "the mean with every dimension at unit variance"),
 )
 
+# Batch-softmax reads pairs, triplets and scored pairs, so that all of these can be trained on every data set.
+_FROZEN = tuple(
+    Entry(name, f"{fusion}+batch-softmax", about, "frozen")
+    for name, fusion, about in (
+        ("layer-attention", "layer-attention", "first tokens of all layers attend to the means of all layers"),
+        ("layer-attention-single-query", "layer-attention(query=last)", "the same, asked by the last layer alone"),
+        (
+            "layer-attention-sqrt-d",
+            "layer-attention(scale=sqrt-dim)",
+            "the same, scores divided by the root of the width",
+        ),
+        ("layer-attention-no-activation", "layer-attention(activation=none)", "the same without RReLU"),
+        (
+            "layer-attention-no-concat",
+            "layer-attention(concat=false)",
+            "the same without the last first token beside",
+        ),
+        ("hire", "hire", "layers scored by a bidirectional GRU, their sum fused with the last (HIRE)"),
+        ("bigru", "bigru", "HIRE's last step on the last layer alone, the control for hire"),
+        ("scalar-mix", "scalar-mix", "one softmax weight a layer and one scale (ELMo)"),
+        ("weighted-layers", "weighted-layers", "one free weight a layer"),
+        ("cls-lstm", "cls-lstm", "an LSTM reads the first tokens from low to high"),
+        ("cls-attention", "cls-attention", "a learned query attends to the first tokens of layers"),
+        ("dwatt", "dwatt", "depth-wise attention over the layers of each token (DWAtt)"),
+        ("multi-layer-latents", "multi-layer-latents", "learned latents attend to the layers"),
+        ("latent-attention", "latent-attention", "tokens of the last layer attend to learned latents (NV-Embed)"),
+        ("set-encoder", "set-encoder", "layers as a set, each through one network (ILSE)"),
+        ("layer-graph", "layer-graph", "layers as nodes of a graph, with messages (ILSE)"),
+        ("squeeze-gate", "squeeze-gate", "each feature weighs its layers (S2Sent)"),
+        ("mlp", "mlp", "two linear maps on the mean, the control for layer-attention"),
+        ("transformer-block", "transformer-block", "one more block, the control for fusions that read tokens"),
+    )
+)
+
+_FINETUNE = tuple(
+    Entry(name, sentence, about, "finetune")
+    for name, sentence, about in (
+        ("mean-batch-softmax", "mean+batch-softmax", "the mean, trained by the batch-softmax contrastive loss"),
+        ("cls-batch-softmax", "cls+batch-softmax", "first token, trained likewise"),
+        ("layer-attention-batch-softmax", "layer-attention+batch-softmax", "layer-wise attention, trained likewise"),
+        ("hire-batch-softmax", "hire+batch-softmax", "HIRE, trained likewise"),
+        ("mean-simcse-sup", "mean+simcse-sup", "the mean, trained on triplets (supervised SimCSE)"),
+        ("cls-simcse-sup", "cls+simcse-sup", "first token, trained on triplets (supervised SimCSE)"),
+        ("layer-attention-simcse-sup", "layer-attention+simcse-sup", "layer-wise attention, trained on triplets"),
+        ("mean-mdg", "mean+batch-softmax+mdg", "guided: attention maps should differ"),
+        ("mean-pdg", "mean+batch-softmax+pdg", "guided: positions should not be attended to alike"),
+        ("mean-mdg-pdg", "mean+batch-softmax+mdg+pdg", "both guides"),
+        ("mean-example-shuffling", "mean+batch-softmax+example-shuffling", "batches of neighbours"),
+        ("mean-two-stage", "mean+batch-softmax+mse-cosine", "contrastive first, then squared error on graded pairs"),
+        ("cls-simcse", "cls+simcse", "first token, trained on bare sentences (unsupervised SimCSE)"),
+        ("mean-cosent", "mean+cosent", "the mean, trained on the order of graded pairs (CoSENT)"),
+        ("mean-triplet", "mean+triplet", "the mean, trained on triplets with a margin"),
+    )
+)
+
+CATALOGUE = (*_TRAINING_FREE, *_FROZEN, *_FINETUNE)
+
+
+def catalogue_names(regime: Regime = "frozen") -> list[str]:
+    """The names of what needs no training, and of what is trained in this regime."""
+    return [entry.name for entry in CATALOGUE if entry.regime in ("training-free", regime)]
+
 
 def expand(sentence: str, folder: Path | None) -> str:
-    """Puts full sentences in the place of catalogue names and of `native`.
+    """Puts full sentences in the place of catalogue names and of `native`, and the objective where one is due.
+
+    A fusion of the frozen regime, by its own name or that of a variant, takes its objective from the catalogue
+    unless the sentence has one or says `untrained`: `hire(hidden=64)+whiten` is
+    `hire(hidden=64)+batch-softmax+whiten`.
 
     Args:
         sentence: as written by the user, e.g. `second-to-last+whiten`.
@@ -70,25 +138,42 @@ def expand(sentence: str, folder: Path | None) -> str:
     Raises:
         InputError: if the sentence is malformed or holds an unknown name, or the folder states no pooling.
     """
-    named = {entry.name: entry.sentence for entry in CATALOGUE if entry.name != entry.sentence}
+    # Names of the frozen regime stand for the fusion here; `_completed` adds its objective.
+    named = {
+        entry.name: split(entry.sentence, "+")[0] if entry.regime == "frozen" else entry.sentence
+        for entry in CATALOGUE
+        if entry.name != _name(entry.sentence)
+    }
     written = split(sentence, "+") if sentence.strip() else []
     for part in written:
         _check_name(part, named)
-    parts = [named.get(part, part) for part in written]
+    parts = [piece for part in written for piece in split(named.get(part, part), "+")]
     if folder is not None:
         parts = [native_sentence(folder) if part == "native" else part for part in parts]
-    return "+".join(parts)
+    return "+".join(_completed(parts, sentence))
 
 
 def _check_name(part: str, named: dict[str, str]) -> None:
-    name = re.split("[(@]", part, maxsplit=1)[0].strip()
-    known = [*catalogue_names(), *(card.name for card in cards())]
+    name = _name(part)
+    known = [*(entry.name for entry in CATALOGUE), *(card.name for card in cards())]
     if name not in known:
         raise InputError(f"no method '{name}'.{suggestion(name.lower(), dict.fromkeys(known))}")
     if name in named and part != name:
         raise InputError(f"'{part}': {name} stands for {named[name]} and takes nothing more; write that instead.")
 
 
-def catalogue_names() -> list[str]:
-    """Every name in the catalogue."""
-    return [entry.name for entry in CATALOGUE]
+def _completed(parts: list[str], sentence: str) -> list[str]:
+    """The parts; a learned fusion that nothing trains gets the objective that the catalogue has for it."""
+    fusions, objectives = ({card.name for card in cards(kind)} for kind in ("fusion", "objective"))
+    names = [_name(part) for part in parts]
+    due = {_name(entry.sentence): split(entry.sentence, "+")[1:] for entry in _FROZEN}
+    found = [place for place, name in enumerate(names) if name in fusions]
+    if len(found) != 1 or names[found[0]] not in due or objectives.intersection(names):
+        return parts
+    (place,) = found
+    fusion, _ = read_part(parts[place], sentence)
+    return parts if fusion.untrained else [*parts[: place + 1], *due[fusion.name], *parts[place + 1 :]]
+
+
+def _name(part: str) -> str:
+    return re.split("[+(@]", part, maxsplit=1)[0].strip()

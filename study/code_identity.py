@@ -20,8 +20,9 @@ _COMMON = (
     "fusebench.benchmarks.mteb_bridge",
 )
 
-# Puts prompts and seeds where they belong; counted without its imports, which plan and display.
+# Put prompts, rows and seeds where they belong; counted without their imports, which plan and display.
 _CONDUCTOR = "fusebench.study.run"
+_TRAINERS = ("fusebench.study.train", "fusebench.study.training_texts")
 
 
 def code_sha256(modules: Iterable[str]) -> str:
@@ -30,7 +31,15 @@ def code_sha256(modules: Iterable[str]) -> str:
     Args:
         modules: where a cell's parts are defined; a plugin's module counts with its own file alone.
     """
-    files = {*closure((*_COMMON, *modules)), _CONDUCTOR}
+    return _hash({*closure((*_COMMON, *modules)), _CONDUCTOR})
+
+
+def training_code_sha256(modules: Iterable[str]) -> str:
+    """The same over the sources of the training loop and of these modules; how vectors are judged does not matter."""
+    return _hash({*closure(("fusebench.methods.training", *modules)), *_TRAINERS})
+
+
+def _hash(files: Iterable[str]) -> str:
     # A plugin's module is named after where its file lies, which is nobody's business.
     named = sorted((name if name.startswith("fusebench.") else "plugin", _source(name)) for name in files)
     lines = "".join(f"{name}\0{digest}\n" for name, digest in named)

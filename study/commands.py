@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from fusebench.benchmarks.board_files import print_board, require_own_readme
-from fusebench.benchmarks.leaderboard import Board, build_boards
+from fusebench.benchmarks.leaderboard import Board, boards_showing
 from fusebench.benchmarks.record import Prompts
 from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
@@ -18,12 +18,13 @@ from fusebench.methods import backbone_source
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.backbone_source import find_backbone
 from fusebench.methods.grammar import split
+from fusebench.methods.recipe import Recipe
 from fusebench.methods.registry import load_plugins
-from fusebench.study import text_sets
+from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
-from fusebench.study.options import Options
+from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
 from fusebench.study.run import run
 from fusebench.study.screen import Screen
@@ -49,7 +50,7 @@ def run_methods(flags: argparse.Namespace) -> int:
     with LiveProgress(messages).running() as progress:
         outcome = run(plan, store, progress)
     boards, files = rebuild(store)
-    for board in _of_this_run(boards, plan, store):
+    for board in _of_this_run(boards, plan):
         print_board(board, screen)
     show_outcome(outcome, time.monotonic() - started, messages)
     messages.print(f"{len(files)} board files and scores.csv are in {options.out}", highlight=False, soft_wrap=True)
@@ -63,12 +64,9 @@ def run_methods(flags: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
-def _of_this_run(boards: list[Board], plan: Plan, store: Store) -> list[Board]:
+def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:
     """The boards of the suites asked for, in the setting of this run; what else lies in the folder is not shown."""
-    ids = {cell.spec.spec_id for cell in plan.cells}
-    own = build_boards((record for record in store.records() if record.spec_id in ids), plan.views)
-    settings = {(board.folder, board.suite, board.aspects[:-1]) for board in own}  # the last one hashes the data
-    return [board for board in boards if (board.folder, board.suite, board.aspects[:-1]) in settings]
+    return boards_showing(boards, [cell.spec for cell in plan.cells], plan.views)
 
 
 def report(flags: argparse.Namespace) -> int:
@@ -140,6 +138,7 @@ def _options(flags: argparse.Namespace) -> Options:
         out=flags.out,
         seeds=flags.seeds,
         fit=text_sets.DEFAULT if flags.fit is None else flags.fit,
+        training=_training(flags),
         prompts=Prompts(
             text=prompt,
             query=prompt if flags.query_prompt is None else flags.query_prompt,
@@ -156,7 +155,37 @@ def _options(flags: argparse.Namespace) -> Options:
     )
 
 
+def _training(flags: argparse.Namespace) -> TrainingOptions:
+    rates = {"frozen": 1e-3, "finetune": 1e-4}
+    return TrainingOptions(
+        regime=flags.regime,
+        data=tuple(name for names in flags.train or [[named_sets.DEFAULT]] for name in names),
+        limit=flags.limit_train,
+        recipe=Recipe(
+            epochs=None if flags.steps else flags.epochs or 3,
+            steps=flags.steps,
+            batch_size=flags.batch_size,
+            learning_rate=flags.lr,
+            learning_rate_new=flags.lr_new or rates[flags.regime],
+            accumulate=flags.accumulate,
+            chunk=flags.chunk,
+            precision=flags.precision,
+        ),
+        dev=flags.dev,
+        dev_every=flags.dev_every,
+        trials=flags.trials,
+        drop_leaks=flags.drop_leaks,
+        state_cache_gb=flags.state_cache_gb,
+        track=tuple(dict.fromkeys(flags.track)),
+    )
+
+
 def _show_rejected(store: Store, messages: Screen) -> None:
+    """One line a reason, with the first file that it holds for."""
+    by_reason: dict[str, list[Path]] = {}
     for path, reason in store.rejected:
-        shown = path.relative_to(store.out) if path.is_relative_to(store.out) else Path(path.name)
-        messages.print(f"not used: {shown}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        by_reason.setdefault(reason, []).append(path)
+    for reason, paths in by_reason.items():
+        first = paths[0].relative_to(store.out) if paths[0].is_relative_to(store.out) else Path(paths[0].name)
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        messages.print(f"not used: {first}{others}: {reason}", highlight=False, markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -64,12 +65,33 @@ def show_plan(plan: Plan, kept: int, console: Console) -> None:
         f"at most {plan.backbone.limit.tokens} tokens a text ({plan.backbone.limit.source})",
         f"{cells}, {kept} of them finished before",
     ]
+    if plan.training.methods:
+        lines.append(_training_line(plan))
     if plan.fit is not None:
         lines.append(f"transforms are fitted on {plan.fit.spec.count} texts of {plan.fit.spec.name}")
     if spec is not None and spec.limit is not None:
         lines.append(f"SMOKE RUN: at most {spec.limit} pairs or queries a task; the scores mean nothing")
     for line in [*lines, *(f"note: {note}" for note in plan.notes)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _training_line(plan: Plan) -> str:
+    asked, recipe = plan.options.training, plan.options.training.recipe
+    length = f"{recipe.steps} updates" if recipe.steps else _count(recipe.epochs or 1, "epoch")
+    rates = f"learning rate {recipe.learning_rate_new:g}" + (
+        f", of the backbone {recipe.learning_rate:g}" if asked.regime == "finetune" else ""
+    )
+    rows = {
+        f"{one.spec.name} ({one.spec.count} {one.kind})": None
+        for m in plan.training.methods.values()
+        for one in m.stages
+    }
+    dev = plan.training.dev
+    chosen = f"chosen on {dev.spec.name} ({dev.spec.count} {dev.kind})" if dev else "the last weights are kept"
+    return (
+        f"{_count(len(plan.training.methods), 'method')} trained, {asked.regime}, on {', '.join(rows)}: {length}, "
+        f"batches of {recipe.batch_size}, {rates}, {_count(asked.trials, 'trial')}, {chosen}"
+    )
 
 
 def show_outcome(outcome: Outcome, seconds: float, console: Console) -> None:
@@ -84,9 +106,34 @@ def show_outcome(outcome: Outcome, seconds: float, console: Console) -> None:
             f"{alone - passes} passes saved; {inputs} distinct inputs of {texts} texts went through, in "
             f"{sum(one.seconds for one in outcome.passes):.1f} s"
         )
+    lines += _training_lines(outcome)
     lines.append(
         f"{outcome.finished} cells scored ({outcome.scoring_seconds:.1f} s in mteb), {outcome.kept} kept, "
         f"{len(outcome.failures)} failed; {seconds:.1f} s in all"
     )
     for line in [*lines, *(f"FAILED {failure}" for failure in outcome.failures)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _training_lines(outcome: Outcome) -> list[str]:
+    """What was spent on each method; budgets that are not equal are said to be so."""
+    budgets: dict[str, list[str]] = {}
+    for method, _, took in outcome.trainings:
+        budget = f"{took.examples} examples in {took.updates} updates, {_count(took.trials, 'trial')}"
+        budgets.setdefault(budget, []).append(method)
+    if not budgets:
+        return []
+    read = Counter(took.states for _, _, took in outcome.trainings)
+    seconds = sum(took.seconds for _, _, took in outcome.trainings)
+    lines = [
+        f"{_count(len(outcome.trainings), 'training')} ({', '.join(f'{n} on {kind}' for kind, n in read.items())}), "
+        f"{seconds:.1f} s of training"
+    ]
+    if len(budgets) == 1:
+        return [*lines, f"equal budgets: {next(iter(budgets))} each"]
+    shares = "; ".join(f"{', '.join(dict.fromkeys(methods))}: {budget}" for budget, methods in budgets.items())
+    return [*lines, f"BUDGETS DIFFER: {shares}"]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

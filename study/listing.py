@@ -26,7 +26,11 @@ def show(flags: argparse.Namespace) -> int:
         table.add_row(*row)
     screen.print(table)
     if flags.what == "methods":
-        screen.print("\nA method is a fusion and any transforms, e.g. first-last(first=0)+whiten(k=128).")
+        screen.print(
+            "\nA method is a fusion and any transforms, e.g. first-last(first=0)+whiten(k=128). One that is trained"
+        )
+        screen.print("has objectives behind its fusion, a stage each, then any guides and a sampler:")
+        screen.print("mean+batch-softmax+mse-cosine+mdg+example-shuffling.")
         screen.print("Parts and their parameters:\n")
         screen.print(_parts())
     return 0

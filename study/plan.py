@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from fusebench.benchmarks.record import BackboneSpec, MethodSpec, PartSpec, Spec
+from fusebench.benchmarks.record import BackboneSpec, MethodSpec, PartSpec, Regime, Spec
 from fusebench.benchmarks.store import AskedSuite
 from fusebench.benchmarks.suites import SUITES, suite
 from fusebench.benchmarks.tasks import LoadedTask, TaskSource, find_tasks, load_task, missing_tasks
@@ -15,12 +16,14 @@ from fusebench.methods.backbone import Backbone
 from fusebench.methods.backbone_source import Source, find_backbone
 from fusebench.methods.engine import BATCH_TOKENS
 from fusebench.methods.grammar import Method, parse
-from fusebench.methods.states import StateShape
+from fusebench.study import saved_methods
 from fusebench.study.catalogue import catalogue_names, expand
 from fusebench.study.code_identity import code_sha256
 from fusebench.study.environment import SOFTWARE, versions
 from fusebench.study.options import Options
+from fusebench.study.saved_methods import SavedMethod
 from fusebench.study.text_sets import TextSet, load_texts
+from fusebench.study.training_plan import TrainingPlan, check_regime, plan_training, with_unguided
 
 ALL = "all"  # the whole catalogue, in the place of a method
 
@@ -32,6 +35,7 @@ class Cell:
     method: Method
     task: LoadedTask
     spec: Spec
+    saved: SavedMethod | None = None  # whose weights are taken as they are
 
     @property
     def seed(self) -> int | None:
@@ -53,8 +57,23 @@ class Plan:
     tasks: tuple[LoadedTask, ...]
     fit: TextSet | None
     views: tuple[AskedSuite, ...]
+    training: TrainingPlan
     cells: tuple[Cell, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method of a run.
+
+    Attributes:
+        by_name: asked for itself, so that it is never left out.
+        saved: the weights that were named instead of a sentence.
+    """
+
+    method: Method
+    by_name: bool
+    saved: SavedMethod | None = None
 
 
 def make_plan(options: Options) -> Plan:
@@ -64,7 +83,7 @@ def make_plan(options: Options) -> Plan:
         InputError: if any of them is not there or does not fit the others; nothing has been computed then.
     """
     for sentence in options.methods:
-        if sentence != ALL and "native" not in sentence:
+        if sentence != ALL and "native" not in sentence and not _names_folder(sentence):
             parse(expand(sentence, None))
     views = _views(options)
     sources, notes = _task_sources(options, views)
@@ -78,16 +97,28 @@ def make_plan(options: Options) -> Plan:
     )
     tasks = tuple(load_task(one, limit=options.limit, allow_empty=options.allow_empty) for one in sources)
     fit = load_texts(options.fit, options.data_dir)
-    methods, more = choose_methods(options.methods, source, backbone.shape, fit.spec.count, backbone.tokenize)
-    fit_used = fit if any(method.fitted for method in methods) else None
-    seeds: dict[Method, tuple[int | None, ...]] = {m: options.seeds if m.random else (None,) for m in methods}
+    regime = options.training.regime
+    chosen, notes_on_methods = choose_methods(options.methods, source, backbone, fit.spec.count, regime=regime)
+    fresh, notes_on_guides = with_unguided([one.method for one in chosen if one.saved is None])
+    by_name = {one.method: one.by_name for one in chosen}
+    training, fresh, notes_on_training = plan_training(options, fresh, tasks, by_name)
+    methods = [Chosen(method, True) for method in fresh] + [one for one in chosen if one.saved]
+    fit_used = fit if any(one.method.fitted for one in methods) else None
     cells = tuple(
-        Cell(method, task, _spec(options, backbone, method, task, fit_used, seed))
-        for method in methods
-        for seed in seeds[method]
+        Cell(one.method, task, _spec(options, backbone, one, task, fit_used, training, seed), one.saved)
+        for one in methods
+        for seed in _seeds(one, options.seeds)
         for task in tasks
     )
-    return Plan(options, backbone, methods, tasks, fit_used, views, cells, (*notes, *more))
+    every_note = (*notes, *notes_on_methods, *notes_on_guides, *notes_on_training)
+    distinct = tuple(dict.fromkeys(one.method for one in methods))
+    return Plan(options, backbone, distinct, tasks, fit_used, views, training, cells, every_note)
+
+
+def _seeds(one: Chosen, asked: tuple[int, ...]) -> tuple[int | None, ...]:
+    if one.saved is not None:
+        return (one.saved.seed,)
+    return asked if one.method.random else (None,)
 
 
 def _views(options: Options) -> tuple[AskedSuite, ...]:
@@ -124,32 +155,32 @@ def _task_sources(options: Options, views: Sequence[AskedSuite]) -> tuple[list[T
 
 
 def choose_methods(
-    sentences: Sequence[str],
-    source: Source,
-    shape: StateShape,
-    fit_count: int,
-    tokenize: Callable[[Sequence[str], str | None], object],
-) -> tuple[tuple[Method, ...], list[str]]:
-    """The distinct methods that sentences name on this backbone; the whole catalogue for `all` or none.
+    sentences: Sequence[str], source: Source, backbone: Backbone, fit_count: int, *, regime: Regime = "frozen"
+) -> tuple[tuple[Chosen, ...], list[str]]:
+    """The distinct methods that sentences name on this backbone; the regime's whole catalogue for `all` or none.
 
     Catalogue entries that a backbone cannot have (no mask token, too few layers) are left out with a note;
-    the same entry asked for by name raises. `tokenize` is the backbone's; templates are tried on it.
+    the same entry asked for by name raises. A folder of a saved method stands for its sentence.
 
     Raises:
-        InputError: if a sentence is no method on this backbone.
+        InputError: if a sentence is no method on this backbone, or cannot be trained in this regime.
     """
     asked = [
-        (name, one != ALL) for one in sentences or (ALL,) for name in (catalogue_names() if one == ALL else (one,))
+        (name, one != ALL)
+        for one in sentences or (ALL,)
+        for name in (catalogue_names(regime) if one == ALL else (one,))
     ]
-    chosen: dict[str, Method] = {}
+    chosen: dict[tuple[str, str | None], Chosen] = {}
     notes: list[str] = []
     for sentence, by_name in asked:
         try:
-            resolved = parse(expand(sentence, source.folder)).on(shape)
+            saved, meant = _saved(sentence, backbone)
+            resolved = parse(expand(meant, source.folder)).on(backbone.shape)
             for method in resolved:
-                _refuse_training(method)
-                method.check(shape, fit_count)
-                tokenize(["layers"], method.build_fusion(shape).template)
+                if saved is None:
+                    check_regime(method, regime, backbone)
+                method.check(backbone.shape, fit_count)
+                backbone.tokenize(["layers"], method.build_fusion(backbone.shape).template)
         except InputError as error:
             if by_name:
                 raise
@@ -157,16 +188,33 @@ def choose_methods(
             continue
         if by_name and len(resolved) == 1 and resolved[0].name != sentence:
             notes.append(f"{sentence} is {resolved[0].name}")
-        chosen.update({method.name: method for method in resolved})
+        for method in resolved:
+            key = method.name, saved.weights_sha256 if saved else None
+            before = chosen.get(key)
+            chosen[key] = Chosen(method, by_name or (before is not None and before.by_name), saved)
     return tuple(chosen.values()), notes
 
 
-def _refuse_training(method: Method) -> None:
-    if method.objective is not None:
-        raise InputError(
-            f"{method.name} must be trained by {method.objective.name}, and this version does not train yet; "
-            f"{method.fusion.name}{'(untrained)' if method.fusion.card.learned else ''} can be scored as it is."
-        )
+def _names_folder(sentence: str) -> bool:
+    """Whether a sentence starts with the folder of a saved method instead of a fusion."""
+    head = re.split(r"[+(]", sentence, maxsplit=1)[0].strip()
+    return "/" in head or "\\" in head or (bool(head) and saved_methods.is_saved(Path(head)))
+
+
+def _saved(sentence: str, backbone: Backbone) -> tuple[SavedMethod | None, str]:
+    """The saved method that a sentence starts with, and the sentence with its name in the place of the folder.
+
+    Raises:
+        InputError: if it was trained on another backbone.
+    """
+    if not _names_folder(sentence):
+        return None, sentence
+    head, *rest = sentence.split("+", 1)
+    saved = saved_methods.load(Path(head.strip()).expanduser())
+    trained_on, here = saved.identity["backbone"], backbone_spec(backbone).model_dump(mode="json")
+    if any(trained_on[key] != here[key] for key in ("weights_sha256", "tokenizer_sha256", "blocks", "dim")):
+        raise InputError(f"{head} was trained on {trained_on['name']}, whose files differ from {here['name']}'s.")
+    return saved, "+".join([saved.method.name, *rest])
 
 
 def choose_device(asked: str) -> str:
@@ -190,16 +238,24 @@ def choose_device(asked: str) -> str:
 
 
 def _spec(
-    options: Options, backbone: Backbone, method: Method, task: LoadedTask, fit: TextSet | None, seed: int | None
+    options: Options,
+    backbone: Backbone,
+    one: Chosen,
+    task: LoadedTask,
+    fit: TextSet | None,
+    training: TrainingPlan,
+    seed: int | None,
 ) -> Spec:
-    kind = backbone.device.type
+    kind, method, saved = backbone.device.type, one.method, one.saved
+    planned = training.methods.get(method.stem) if method.trained and saved is None else None
     return Spec(
         backbone=backbone_spec(backbone),
         method=method_spec(method),
         task=task.spec,
         seed=seed,
-        regime="training-free",
-        train=None,
+        regime=saved.regime if saved else options.training.regime if planned else "training-free",
+        train=saved.train if saved else planned.spec if planned else None,
+        weights_sha256=saved.weights_sha256 if saved else None,
         fit=fit.spec if fit is not None and method.fitted else None,
         prompts=options.prompts,
         max_length=backbone.limit.tokens,

@@ -37,8 +37,12 @@ def sentences(texts: Iterable[str], note: str = "") -> Offer:
     return Offer("sentences", [(text,) for text in distinct], note=note)
 
 
-def read_place(what: str, place: Path) -> list[Offer]:
+def read_place(asked: str, place: Path) -> list[Offer]:
     """The rows of a file, or of all files of a folder together.
+
+    Args:
+        asked: flag and name that the user gave, for messages.
+        place: the file or folder.
 
     Raises:
         InputError: if a file cannot be read, or the files of a folder hold different kinds.
@@ -47,11 +51,11 @@ def read_place(what: str, place: Path) -> list[Offer]:
         return read_file(place)
     files = files_of(place)
     if not files:
-        raise InputError(f"--train {what}: the folder holds no file of texts ({', '.join(SUFFIXES)}, also .gz).")
+        raise InputError(f"{asked}: the folder holds no file of texts ({', '.join(SUFFIXES)}, also .gz).")
     each = [read_file(file) for file in files]
     if len({tuple(offer.kind for offer in offers) for offers in each}) > 1:
         held = ", ".join(f"{file.name}: {offers[0].kind}" for file, offers in zip(files, each, strict=True))
-        raise InputError(f"--train {what} holds files of several kinds ({held}); name one of them.")
+        raise InputError(f"{asked} holds files of several kinds ({held}); name one of them.")
     return [_joined(parts) for parts in zip(*each, strict=True)]
 
 
@@ -114,9 +118,12 @@ def rows_of(name: str, records: Sequence[Any]) -> list[Offer]:
     strings = _columns(records, str)
     strings = next((list(known) for known in _KNOWN if set(known) <= set(strings)), strings)
     if lists and not strings:
-        return _from_groups([_members(record, lists) for record in records])
+        return _from_groups([_members(name, number, record, lists) for number, record in enumerate(records, 1)])
     if lists:
-        every = ([record[key] for key in strings] + _members(record, lists) for record in records)
+        every = [
+            [*_texts(name, number, record, strings), *_members(name, number, record, lists)]
+            for number, record in enumerate(records, 1)
+        ]
         return [sentences(chain.from_iterable(every), note="columns of texts beside lists of texts make no pairs")]
     rows = [_texts(name, number, record, strings) for number, record in enumerate(records, 1)]
     return _by_width(name, rows, strings, records)
@@ -127,8 +134,12 @@ def _columns(records: Sequence[Mapping[str, Any]], kind: type) -> list[str]:
     return [key for key in found if key not in _NO_TEXT]
 
 
-def _members(record: Mapping[str, Any], lists: Sequence[str]) -> list[str]:
-    return [text for key in lists for text in record.get(key) or () if isinstance(text, str)]
+def _members(name: str, number: int, record: Mapping[str, Any], lists: Sequence[str]) -> list[str]:
+    found = [record.get(key) or [] for key in lists]
+    if not all(isinstance(members, list) and all(isinstance(text, str) for text in members) for members in found):
+        columns = "' or '".join(lists)
+        raise InputError(f"{name}: row {number} has no list of texts in column '{columns}'.")
+    return [text for members in found for text in members]
 
 
 def _texts(name: str, number: int, record: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
@@ -170,7 +181,13 @@ def _by_width(
         ]
     if None in scores:
         raise InputError(f"{name}: row {scores.index(None) + 1} has no number in column '{label}'.")
-    return [Offer("scored-pairs", rows, [score for score in scores if score is not None])]
+    numbers = [score for score in scores if score is not None]
+    if label == "label" and max(numbers) > 1 and all(number.is_integer() for number in numbers):
+        raise InputError(
+            f"{name}: whole numbers in column 'label' may be classes, such as 0 for entailment; rename it to 'score' "
+            "if more means more alike, else leave it out or write the classes in words."
+        )
+    return [Offer("scored-pairs", rows, numbers)]
 
 
 def _number(value: Any) -> float | None:

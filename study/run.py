@@ -1,11 +1,11 @@
-"""Runs a plan: one backbone pass for all methods, then each method's vectors through mteb, a record a cell."""
+"""Runs a plan: weights where something is trained, a backbone pass for many methods, their vectors through mteb."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,16 +13,19 @@ import torch
 from jaxtyping import Float
 
 from fusebench.benchmarks.mteb_bridge import judge
-from fusebench.benchmarks.record import Cost, Counts, Prompts, Record
+from fusebench.benchmarks.record import Cost, Counts, Overlap, Prompts, Record, Training
+from fusebench.benchmarks.sample_files import write_samples
 from fusebench.benchmarks.store import Store
 from fusebench.benchmarks.tasks import LoadedTask
 from fusebench.errors import InputError
+from fusebench.methods.backbone import Backbone
 from fusebench.methods.encoder import fit_transforms
 from fusebench.methods.engine import PassStatistics, SharedPass
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Fusion, Transform
 from fusebench.study.environment import environment, peak_memory_mb
 from fusebench.study.plan import Cell, Plan
+from fusebench.study.train import Ready, Trainer, Wanted
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -39,11 +42,12 @@ class Outcome:
     methods: int = 0  # that went through a pass
     passes: list[PassStatistics] = field(default_factory=list)
     scoring_seconds: float = 0.0
+    trainings: list[tuple[str, int, Training]] = field(default_factory=list)  # method, seed, what it took
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The cells of one method and seed: they share vectors."""
+    """The cells of one method, seed and weights: they share vectors."""
 
     method: Method
     seed: int | None
@@ -51,8 +55,11 @@ class _Group:
 
     @property
     def fusion_key(self) -> str:
-        """Methods with the same fusion and seed share its vectors; the seed matters only to random weights."""
-        return f"{self.method.fusion}" + (f" seed {self.seed}" if self.method.fusion.untrained else "")
+        """Methods with the same weights share the fusion's vectors; the seed matters only to random weights."""
+        if not self.method.random:
+            return str(self.method.fusion)
+        saved = self.cells[0].spec.weights_sha256
+        return f"{self.method.stem.name} seed {self.seed}" + (f" saved {saved[:8]}" if saved else "")
 
 
 def run(plan: Plan, store: Store, progress: Progress = lambda stage, done, total: None) -> Outcome:
@@ -69,45 +76,114 @@ def run(plan: Plan, store: Store, progress: Progress = lambda stage, done, total
     outcome = Outcome(kept=len(plan.cells) - len(wanted))
     groups = [
         _Group(method, seed, tuple(cells))
-        for (method, seed), cells in itertools.groupby(wanted, key=lambda cell: (cell.method, cell.seed))
+        for (method, seed, _), cells in itertools.groupby(
+            wanted, key=lambda cell: (cell.method, cell.seed, cell.spec.weights_sha256)
+        )
     ]
-    if not groups:
-        return outcome
-    outcome.methods = len(groups)
-    tasks = list({cell.task.spec.name: cell.task for cell in wanted}.values())
-    passes = _passes(plan, groups, tasks, progress)
-    outcome.passes = [one.statistics for one in passes.values()]
-    shares = {
-        template: {task.spec.name: _share(task, plan, shared) for task in tasks}
-        for template, shared in passes.items()
-    }
-    done = 0
-    template_of = {key: template for template, shared in passes.items() for key in shared.fusions}
-    for group in groups:
-        template = template_of[group.fusion_key]
-        _score_group(plan, group, passes[template], shares[template], store, outcome)
-        done += len(group.cells)
-        progress("scoring", done, len(wanted))
+    _Run(plan, store, outcome, progress, len(wanted)).of(groups)
     return outcome
 
 
+class _Run:
+    """One run under way."""
+
+    def __init__(self, plan: Plan, store: Store, outcome: Outcome, progress: Progress, cells: int) -> None:
+        self.plan, self.store, self.outcome, self.progress, self.cells = plan, store, outcome, progress, cells
+        self.done = 0
+        self.trainer = Trainer(plan, progress)
+
+    def of(self, groups: Sequence[_Group]) -> None:
+        """Frozen methods together first, then each fine-tuned backbone with the methods that read it."""
+        tuned = [group for group in groups if group.cells[0].spec.regime == "finetune"]
+        together = [group for group in groups if group not in tuned]
+        wanted = {group.fusion_key: _wanted(self.plan, group) for group in groups if group.method.trained}
+        frozen = self.trainer.frozen([wanted[key] for key in _keys(together) if key in wanted])
+        self._judge(self.plan.backbone, together, {key: frozen.get(one) for key, one in wanted.items()}, wanted)
+        for number, key in enumerate(_keys(tuned), start=1):
+            stage = f"fine-tuning {number} of {len(_keys(tuned))}"
+            ready = self.trainer.finetuned(wanted[key], stage)
+            backbone = ready.backbone if ready else self.plan.backbone
+            own = [group for group in tuned if group.fusion_key == key]
+            self._judge(backbone, own, {key: ready}, wanted)
+
+    def _judge(
+        self,
+        backbone: Backbone,
+        groups: Sequence[_Group],
+        ready: Mapping[str, Ready | None],
+        wanted: Mapping[str, Wanted],
+    ) -> None:
+        """One pass a template over all texts of the tasks, then the scores of each method."""
+        able = []
+        for group in groups:
+            if group.method.trained and ready[group.fusion_key] is None:
+                error = self.trainer.failures[wanted[group.fusion_key]]
+                self.outcome.failures.extend(_failure(cell, error) for cell in group.cells)
+                self._advance(group)
+            else:
+                able.append(group)
+        if not able:
+            return
+        self.outcome.methods += len(able)
+        tasks = list({cell.task.spec.name: cell.task for group in able for cell in group.cells}.values())
+        fusions = {group.fusion_key: _fusion(self.plan, group, ready.get(group.fusion_key)) for group in able}
+        passes = _passes(self.plan, backbone, able, fusions, tasks, self.progress)
+        self.outcome.passes += [one.statistics for one in passes.values()]
+        shares = {
+            template: {task.spec.name: _share(task, self.plan, shared) for task in tasks}
+            for template, shared in passes.items()
+        }
+        template_of = {key: template for template, shared in passes.items() for key in shared.fusions}
+        for group in able:
+            template, trained = template_of[group.fusion_key], ready.get(group.fusion_key)
+            if trained is not None:
+                self.outcome.trainings.append((group.method.stem.name, group.seed or 0, trained.training))
+            training = trained.training if trained else None
+            scores = _Scores(self.plan, group, passes[template], shares[template], training)
+            scores.write(self.store, self.outcome)
+            self._advance(group)
+
+    def _advance(self, group: _Group) -> None:
+        self.done += len(group.cells)
+        self.progress("scoring", self.done, self.cells)
+
+
+def _keys(groups: Sequence[_Group]) -> list[str]:
+    return list(dict.fromkeys(group.fusion_key for group in groups))
+
+
+def _wanted(plan: Plan, group: _Group) -> Wanted:
+    cell, stem = group.cells[0], group.method.stem
+    return Wanted(stem, group.seed or 0, cell.spec, plan.training.methods.get(stem), cell.saved)
+
+
+def _fusion(plan: Plan, group: _Group, ready: Ready | None) -> Fusion:
+    if ready is not None:
+        return ready.fusion
+    with torch.random.fork_rng():
+        torch.manual_seed(group.seed or 0)
+        return group.method.build_fusion(plan.backbone.shape)
+
+
 def _passes(
-    plan: Plan, groups: Sequence[_Group], tasks: Sequence[LoadedTask], progress: Progress
+    plan: Plan,
+    backbone: Backbone,
+    groups: Sequence[_Group],
+    fusions: Mapping[str, Fusion],
+    tasks: Sequence[LoadedTask],
+    progress: Progress,
 ) -> dict[str | None, SharedPass]:
     """One pass a template, finished over all texts of the tasks and the fit texts."""
-    fusions: dict[str | None, dict[str, Fusion]] = {}
-    for group in groups:
-        with torch.random.fork_rng():
-            torch.manual_seed(group.seed or 0)
-            fusion = group.method.build_fusion(plan.backbone.shape)
-        fusions.setdefault(fusion.template, {}).setdefault(group.fusion_key, fusion)
+    by_template: dict[str | None, dict[str, Fusion]] = {}
+    for key, fusion in fusions.items():
+        by_template.setdefault(fusion.template, {})[key] = fusion
     texts = [text for task in tasks for text in _inputs(task, plan.options.prompts)]
     fit_texts = _fit_inputs(plan)
     passes = {}
-    for number, (template, of_template) in enumerate(fusions.items(), start=1):
-        stage = f"backbone pass {number} of {len(fusions)}"
+    for number, (template, of_template) in enumerate(by_template.items(), start=1):
+        stage = f"backbone pass {number} of {len(by_template)}"
         passes[template] = SharedPass(
-            plan.backbone,
+            backbone,
             of_template,
             batch_tokens=plan.options.batch_tokens,
             progress=lambda done, total, stage=stage: progress(stage, done, total),  # type: ignore[misc]
@@ -179,42 +255,70 @@ class _Vectors:
         return self._finished[rows]
 
 
-def _score_group(
-    plan: Plan, group: _Group, shared: SharedPass, shares: dict[str, _Share], store: Store, outcome: Outcome
-) -> None:
-    try:
-        vectors = _Vectors(plan, group, shared)
-    except Exception as error:  # a third-party part can raise anything, and the other methods go on
-        outcome.failures.extend(_failure(cell, error) for cell in group.cells)
-        return
-    parameters = sum(weight.numel() for weight in shared.fusions[group.fusion_key].parameters())
-    for cell in group.cells:
-        name, task = cell.method.name, cell.task.spec.name
+@dataclass(frozen=True)
+class _Scores:
+    """Judges one method's vectors on its tasks."""
+
+    plan: Plan
+    group: _Group
+    shared: SharedPass
+    shares: Mapping[str, _Share]
+    training: Training | None
+
+    def write(self, store: Store, outcome: Outcome) -> None:
+        """A record a cell; a cell that fails is a sentence in the outcome, and the others go on."""
         try:
-            judged = judge(
-                cell.task,
-                vectors,
-                name=f"{cell.spec.backbone.name.replace('/', '__')}__{name}",
-                revision=cell.spec.spec_id,
-                experiment={"method": name},
-            )
-        except Exception as error:  # the same
-            outcome.failures.append(_failure(cell, error))
-            continue
-        outcome.scoring_seconds += judged.seconds
+            vectors = _Vectors(self.plan, self.group, self.shared)
+        except Exception as error:  # a third-party part can raise anything
+            outcome.failures.extend(_failure(cell, error) for cell in self.group.cells)
+            return
+        for cell in self.group.cells:
+            try:
+                self._write(cell, vectors, store, outcome)
+            except InputError:  # the disk refuses, and will refuse the next cell too
+                raise
+            except Exception as error:  # a third-party part can raise anything
+                outcome.failures.append(_failure(cell, error))
+
+    def _write(self, cell: Cell, vectors: _Vectors, store: Store, outcome: Outcome) -> None:
+        name, share = cell.method.name, self.shares[cell.task.spec.name]
+        identity = {
+            "name": f"{cell.spec.backbone.name.replace('/', '__')}__{name}",
+            "revision": cell.spec.spec_id,
+            "experiment": {"method": name},
+        }
+        judged = judge(cell.task, vectors, **identity)  # type: ignore[arg-type]
+        fusion = self.shared.fusions[self.group.fusion_key]
         record = Record.of(
             cell.spec,
             scores=judged.scores,
             main_score=judged.main_score,
             out_dim=vectors.out_dim,
-            added_parameters=parameters,
-            equal_to=cell.method.equal_to(plan.backbone.shape),
-            counts=shares[task].counts,
-            cost=_cost(shared, shares[task].tokens, vectors.seconds, judged.seconds),
+            added_parameters=sum(weight.numel() for weight in fusion.parameters()),
+            equal_to=cell.method.equal_to(self.plan.backbone.shape),
+            counts=share.counts,
+            cost=_cost(self.shared, share.tokens, vectors.seconds, judged.seconds),
+            training=self.training,
+            overlap=self._overlap(cell, vectors, identity),
             environment=environment(),
         )
+        write_samples(store.out, record, judged.samples)
         store.write(record, judged.mteb_result)
+        outcome.scoring_seconds += judged.seconds
         outcome.finished += 1
+
+    def _overlap(self, cell: Cell, vectors: _Vectors, identity: Mapping[str, object]) -> Overlap | None:
+        """What the task shares with the texts the method saw, and the score without the known pairs."""
+        plan, leaks = self.plan.training.methods.get(cell.method.stem), self.plan.training.leaks
+        if plan is None or leaks is None or cell.saved is not None:
+            return None
+        seen = [*plan.stages, *([self.plan.training.dev] if self.plan.training.dev else [])]
+        overlap = leaks.overlap(cell.task.spec.name, seen)
+        rest = leaks.without_known(cell.task, seen)
+        if rest is None:
+            return overlap
+        without = judge(rest, vectors, **identity).main_score  # type: ignore[arg-type]
+        return overlap.model_copy(update={"main_score_without": without})
 
 
 def _failure(cell: Cell, error: Exception) -> str:

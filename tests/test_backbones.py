@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -96,7 +95,7 @@ def test_states_are_the_models_own(name):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("needs", [Needs.TOKENS, MAPS], ids=["fused", "eager"])
+@pytest.mark.parametrize("needs", [Needs.TOKENS, MAPS], ids=["fused", "maps"])
 def test_padding_and_neighbours_are_invisible(name, side, needs):
     backbone = backbone_of(name)
     ids = backbone.tokenize(TEXTS).ids
@@ -429,18 +428,16 @@ def test_remote_code_is_refused_with_the_flag_that_allows_it(tmp_path):
         load(folder)
 
 
-# Attention maps and number types
+# Attention maps
 
 
 def test_attention_maps_are_there_when_asked_for_and_only_then(name):
     backbone = backbone_of(name)
     tokenized = backbone.tokenize(TEXTS).ids
-    before = backbone.model.config._attn_implementation
     states = backbone.states(tokenized, MAPS)
-    assert backbone.model.config._attn_implementation == before
-    assert len(states.attention) == BLOCKS
+    assert list(states.attention) == list(range(1, BLOCKS + 1))
     batch, tokens = states.mask.shape
-    for block in states.attention:
+    for block in states.attention.values():
         assert tuple(block.shape) == (batch, 2, tokens, tokens)
         rows = block.sum(dim=-1).transpose(1, 2)[states.mask]
         torch.testing.assert_close(rows, torch.ones_like(rows))
@@ -457,50 +454,130 @@ def test_attention_maps_are_those_of_a_model_loaded_with_eager_attention(name):
     (ids,) = backbone.tokenize(TEXTS[:1]).ids
     model = reloaded(name, _attn_implementation="eager")
     expected = model(input_ids=torch.tensor(ids[None].astype(np.int64)), output_attentions=True).attentions
-    for block, reference in zip(backbone.states([ids], MAPS).attention, expected, strict=True):
+    for block, reference in zip(backbone.states([ids], MAPS).attention.values(), expected, strict=True):
         torch.testing.assert_close(block, reference, rtol=0, atol=1e-5)
 
 
-def test_maps_in_several_threads_leave_the_attention_as_it_was():
-    backbone = backbone_of("bert")
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_maps_of_a_padded_batch_are_those_of_each_text_alone(name, side):
+    backbone = backbone_of(name)
     ids = backbone.tokenize(TEXTS).ids
-    failures = []
-
-    def work():
-        try:
-            for _ in range(10):
-                assert len(backbone.states(ids, MAPS).attention) == BLOCKS
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert backbone.model.config._attn_implementation == "sdpa"
+    with padded(backbone, side):
+        states = backbone.states(ids, MAPS)
+    for place, row in enumerate(ids):
+        real = states.mask[place]
+        for block, single in backbone.states([row], MAPS).attention.items():
+            inside = states.attention[block][place][:, real][:, :, real]
+            torch.testing.assert_close(inside, single[0], rtol=0, atol=1e-5)
 
 
-def test_a_failed_pass_for_maps_leaves_the_attention_as_it_was(monkeypatch):
+def test_a_block_that_a_backbone_lacks_has_no_map():
     backbone = backbone_of("bert")
+    tokens, mask = backbone.pad(backbone.tokenize(["a"]).ids)
+    for block in (0, -1, BLOCKS + 1):
+        with pytest.raises(InputError, match=f"no block {block} to read maps of: bert has {BLOCKS}"):
+            backbone.forward(tokens, mask, MAPS, map_blocks=(1, block))
+
+
+# Copies that learn, and noise
+
+
+def test_a_padded_batch_is_ids_and_mask_as_tensors(name):
+    backbone = backbone_of(name)
+    for side in ("left", "right"):
+        with padded(backbone, side):
+            tokens, mask = backbone.pad([np.array([5, 6, 7], np.int32), np.array([8], np.int32)])
+        assert tokens.dtype == torch.int64
+        assert tokens[mask].tolist() == [5, 6, 7, 8]
+        assert mask.tolist() == [[True] * 3, [False, False, True] if side == "left" else [True, False, False]]
+
+
+def test_a_trainable_copy_learns_and_its_original_stays(name):
+    backbone = load(folder_of(name))
     ids = backbone.tokenize(TEXTS).ids
+    before = [state.clone() for state in backbone.states(ids).hidden]
+    copied = backbone.trainable_copy()
+    assert all(parameter.requires_grad for parameter in copied.model.parameters())
+    assert copied.config is copied.model.config is not backbone.config
+    tokens, mask = copied.pad(ids)
+    states = copied.forward(tokens, mask, MAPS)
+    for found, expected in zip(states.hidden, before, strict=True):
+        torch.testing.assert_close(found[mask], expected[mask], rtol=0, atol=1e-5)
+    states.mean(-1).square().sum().backward()
+    with torch.no_grad():
+        for parameter in copied.model.parameters():
+            parameter += 0.1 if parameter.grad is None else parameter.grad
+    assert not torch.equal(copied.states(ids).hidden[-1], before[-1])
+    assert all(torch.equal(a, b) for a, b in zip(backbone.states(ids).hidden, before, strict=True))
+    assert not any(p.requires_grad or p.grad is not None for p in backbone.model.parameters())
 
-    def fail(*args, **kwargs):
-        assert backbone.model.config._attn_implementation == "eager"
-        raise RuntimeError("no luck")
 
-    monkeypatch.setattr(backbone.model.encoder, "forward", fail)
+def test_a_trainable_copy_of_half_precision_learns_in_float32():
+    half = load(folder_of("bert"), dtype="bfloat16")
+    copied = half.trainable_copy()
+    assert {p.dtype for p in copied.model.parameters()} == {torch.float32}
+    assert (copied.dtype, half.dtype, half.model.dtype) == ("float32", "bfloat16", torch.bfloat16)
+
+
+DROPPING = [name for name in ALL if not name.startswith(("albert", "modernbert", "llama", "qwen3"))]
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_noise_is_drawn_from_its_seed_and_leaves_nothing_behind(name):
+    backbone = backbone_of(name)
+    ids = backbone.tokenize(TEXTS).ids
+    clean = backbone.states(ids).hidden[-1]
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+
+    def noised(seed):
+        with backbone.noisy(seed):
+            return backbone.states(ids).hidden[-1]
+
+    one, same, other = noised(1), noised(1), noised(2)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.allclose(one, clean)
+    assert not backbone.model.training
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(backbone.states(ids).hidden[-1], clean)
+
+
+def test_a_failed_noisy_pass_leaves_evaluation_mode_and_generators_as_they_were():
+    backbone = backbone_of("bert")
+    before = torch.get_rng_state()
+    assert not backbone.model.training
+
+    def fail():
+        with backbone.noisy(3):
+            assert backbone.model.training
+            raise RuntimeError("no luck")
+
     with pytest.raises(RuntimeError, match="no luck"):
-        backbone.states(ids, MAPS)
-    assert backbone.model.config._attn_implementation == "sdpa"
+        fail()
+    assert not any(module.training for module in backbone.model.modules())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_without_maps_is_refused_when_maps_are_asked_for(monkeypatch):
-    backbone = backbone_of("bert")
-    monkeypatch.setattr(backbone.model, "set_attn_implementation", lambda name: None)
-    with pytest.raises(InputError, match="returned no attention maps"):
-        backbone.states(backbone.tokenize(["a"]).ids, MAPS)
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(DROPPING)))
+def test_noise_without_dropout_is_refused(name):
+    with pytest.raises(InputError, match="simcse needs dropout noise"), backbone_of(name).noisy(1):
+        pass
+
+
+def test_attention_dropout_alone_is_noise_enough(tmp_path):
+    """Llama applies it as a function, and has no dropout module."""
+    folder = copy_of("llama", tmp_path)
+    edit_json(folder / "config.json", attention_dropout=0.5)
+    backbone = load(folder)
+    ids = backbone.tokenize(TEXTS).ids
+    with backbone.noisy(1):
+        noised = backbone.states(ids).hidden[-1]
+    assert not torch.allclose(noised, backbone.states(ids).hidden[-1])
+
+
+# Number types
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

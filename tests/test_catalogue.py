@@ -1,21 +1,42 @@
+"""Catalogue names stand for methods of the grammar, and learned fusions get an objective from it."""
+
 from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
 
 import pytest
 
 from fusebench.errors import InputError
+from fusebench.methods import registry
 from fusebench.methods.backbone_source import find_backbone
 from fusebench.methods.grammar import parse
-from fusebench.methods.registry import cards
+from fusebench.methods.registry import card, cards
 from fusebench.methods.states import StateShape
 from fusebench.study.catalogue import CATALOGUE, catalogue_names, expand
+from fusebench.study.listing import show
 from fusebench.study.plan import choose_methods
 from tests.tiny_models import copy_of, edit_json, folder_of
 
 FIT_TEXTS = 1288
 
 
-def anything(texts, template):
-    """A tokenizer that any template fits."""
+@dataclass
+class Backbone:
+    """A backbone of this shape whose tokenizer any template fits."""
+
+    shape: StateShape
+
+    def tokenize(self, texts, template):
+        pass
+
+
+def choose(sentences, shape, *, source=None, fit_texts=FIT_TEXTS, regime="frozen"):
+    """The methods that a run would have, and notes on what it leaves out."""
+    source = source or find_backbone(str(folder_of("bert")))
+    chosen, notes = choose_methods(sentences, source, Backbone(shape), fit_texts, regime=regime)
+    return [one.method for one in chosen], notes
 
 
 def _native(folder, *, mode="cls", kinds=("Transformer", "Pooling")):
@@ -32,36 +53,71 @@ def _native(folder, *, mode="cls", kinds=("Transformer", "Pooling")):
     return folder
 
 
+REGIMES = ("training-free", "frozen", "finetune")
+LEARNED = {card.name for card in cards("fusion") if card.learned}
+
+
 def test_names_in_the_catalogue_are_unique():
-    assert len(set(catalogue_names())) == len(CATALOGUE)
+    assert len({entry.name for entry in CATALOGUE}) == len(CATALOGUE)
 
 
-def test_no_two_entries_are_the_same_sentence():
-    assert len({entry.sentence for entry in CATALOGUE}) == len(CATALOGUE)
+def test_no_two_entries_of_a_regime_are_the_same_sentence():
+    assert len({(entry.regime, entry.sentence) for entry in CATALOGUE}) == len(CATALOGUE)
 
 
-def test_an_entry_named_like_a_part_is_that_part():
-    parts = {card.name for card in cards()}
-    assert all(entry.sentence == entry.name for entry in CATALOGUE if entry.name in parts)
+def test_a_regime_has_its_own_entries_and_those_that_need_no_training():
+    of = {regime: {entry.name for entry in CATALOGUE if entry.regime == regime} for regime in REGIMES}
+    assert set(of) == {entry.regime for entry in CATALOGUE}
+    assert set(catalogue_names("training-free")) == of["training-free"]
+    assert set(catalogue_names("frozen")) == set(catalogue_names()) == of["training-free"] | of["frozen"]
+    assert set(catalogue_names("finetune")) == of["training-free"] | of["finetune"]
 
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
-def test_every_entry_is_a_sentence_of_the_grammar_on_one_line(entry):
+def test_an_entry_is_trained_if_its_regime_says_so(entry):
+    if entry.name != "native":
+        method = parse(entry.sentence)
+        assert method.trained == (entry.regime != "training-free")
+        assert method.fusion.name in LEARNED or entry.regime != "frozen"  # else there is nothing to train
+
+
+def test_an_entry_named_like_a_part_is_that_part_with_its_objective_if_it_is_learned():
+    parts = {card.name for card in cards()}
+    for entry in CATALOGUE:
+        if entry.name in parts:
+            assert entry.sentence == entry.name + ("+batch-softmax" if entry.name in LEARNED else "")
+
+
+def test_every_learned_fusion_of_the_project_is_an_entry_of_the_frozen_regime():
+    here = {card.name for card in cards("fusion") if card.learned and card.part.__module__.startswith("fusebench.")}
+    assert here <= {entry.name for entry in CATALOGUE if entry.regime == "frozen"}
+
+
+def test_an_objective_of_the_frozen_regime_can_be_trained_on_pairs_triplets_and_scored_pairs():
+    for entry in CATALOGUE:
+        if entry.regime == "frozen":
+            (objective,) = parse(entry.sentence).build_objectives()
+            assert set(objective.reads) >= {"pairs", "triplets", "scored-pairs"}
+
+
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.name)
+def test_every_entry_is_a_canonical_sentence_of_the_grammar_on_one_line(entry):
     assert "\n" not in entry.about
     if entry.name != "native":
-        parse(entry.sentence)
+        assert parse(entry.sentence).name == entry.sentence
         assert expand(entry.name, None) == entry.sentence
 
 
+@pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("blocks", [2, 6, 12])
-def test_every_entry_gives_methods_or_a_note_on_this_many_blocks(blocks):
-    source, shape = find_backbone(str(folder_of("bert"))), StateShape(blocks, 32)
-    together, notes = choose_methods((), source, shape, FIT_TEXTS, anything)
+def test_every_entry_gives_methods_or_a_note_on_this_many_blocks(blocks, regime):
+    shape = StateShape(blocks, 32)
+    together, notes = choose((), shape, regime=regime)
     noted = {note.partition(" is left out: ")[0] for note in notes}
     alone = set()
-    for name in catalogue_names():
+    for name in catalogue_names(regime):
         try:
-            methods, _ = choose_methods((name,), source, shape, FIT_TEXTS, anything)
+            methods, _ = choose((name,), shape, regime=regime)
         except InputError:
             assert name in noted
             continue
@@ -75,19 +131,63 @@ def test_every_entry_gives_methods_or_a_note_on_this_many_blocks(blocks):
     assert expected <= noted
 
 
+@pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("blocks", [2, 6, 12])
-def test_every_chosen_method_can_be_written_and_read_again(blocks):
+def test_every_chosen_method_can_be_written_and_read_again(blocks, regime):
     shape = StateShape(blocks, 384)
-    methods, _ = choose_methods((), find_backbone(str(folder_of("bert"))), shape, FIT_TEXTS, anything)
+    methods, _ = choose((), shape, regime=regime)
     for method in methods:
         assert parse(method.name).on(shape) == (method,)
 
 
 @pytest.mark.parametrize("blocks", [2, 6, 12])
 def test_a_sweep_gives_every_layer_a_row(blocks):
-    shape = StateShape(blocks, 384)
-    methods, _ = choose_methods(("layer-sweep",), find_backbone(str(folder_of("bert"))), shape, FIT_TEXTS, anything)
+    methods, _ = choose(("layer-sweep",), StateShape(blocks, 384))
     assert [method.name for method in methods] == [*(f"mean(layer={k})" for k in range(blocks)), "mean"]
+
+
+@pytest.mark.parametrize("name", sorted(LEARNED))
+def test_a_learned_fusion_takes_its_objective_from_the_catalogue(name):
+    assert expand(name, None) == f"{name}+batch-softmax"
+    assert expand(f"{name}(untrained)+whiten", None) == f"{name}(untrained)+whiten"
+    assert expand(f"{name}+simcse-sup", None) == f"{name}+simcse-sup"
+    assert expand(f"mse-cosine+{name}", None) == f"mse-cosine+{name}"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("hire(hidden=64)+whiten", "hire(hidden=64)+batch-softmax+whiten"),
+        (" hire ( hidden = 64 ) + whiten", "hire ( hidden = 64 )+batch-softmax+whiten"),
+        ("hire(hidden=64,untrained)+whiten", "hire(hidden=64,untrained)+whiten"),
+        ("hire+mdg+example-shuffling", "hire+batch-softmax+mdg+example-shuffling"),
+        ("whiten+hire", "whiten+hire+batch-softmax"),
+        ("layer-attention(query=last)", "layer-attention(query=last)+batch-softmax"),
+        ("layer-attention-single-query", "layer-attention(query=last)+batch-softmax"),
+        ("layer-attention-single-query+whiten", "layer-attention(query=last)+batch-softmax+whiten"),
+        ("layer-attention-no-concat+simcse-sup", "layer-attention(concat=false)+simcse-sup"),
+        ("mean-two-stage+whiten", "mean+batch-softmax+mse-cosine+whiten"),
+        ("mean-mdg-pdg+example-shuffling", "mean+batch-softmax+mdg+pdg+example-shuffling"),
+        ("mean-batch-softmax+mse-cosine", "mean+batch-softmax+mse-cosine"),
+        ("mean+whiten", "mean+whiten"),
+        ("hire+mlp", "hire+mlp"),  # for the grammar to refuse as the user wrote it
+    ],
+)
+def test_a_sentence_without_an_objective_is_completed_if_its_fusion_is_learned(written, meant):
+    assert expand(written, None) == meant
+
+
+def test_a_name_of_the_catalogue_wins_over_a_part_registered_later(monkeypatch):
+    known = {"second-to-last": card("mean"), "mean-two-stage": card("cls"), **registry._CARDS}
+    monkeypatch.setattr(registry, "_CARDS", known)
+    assert expand("second-to-last", None) == "mean(layer=-2)"
+    assert expand("mean-two-stage", None) == "mean+batch-softmax+mse-cosine"
+
+
+@pytest.mark.parametrize("sentence", ["hire(hiden=3)", "hire(hidden=x)", "hire(hidden)"])
+def test_a_wrong_parameter_of_a_learned_fusion_is_refused_with_the_sentence_as_written(sentence):
+    with pytest.raises(InputError, match=f"'{re.escape(sentence)}'"):
+        expand(sentence, None)
 
 
 def test_names_expand_inside_longer_sentences():
@@ -101,9 +201,10 @@ def test_native_is_what_the_folder_states(tmp_path):
     assert expand("native", folder) == "cls+normalize"
     assert expand("native+whiten", folder) == "cls+normalize+whiten"
     source = find_backbone(str(folder))
-    methods, notes = choose_methods(("native", "cls"), source, StateShape(3, 32), FIT_TEXTS, anything)
+    methods, notes = choose(("native", "cls"), StateShape(3, 32), source=source)
     assert [method.name for method in methods] == ["cls+normalize", "cls"]
     assert notes == ["native is cls+normalize"]
+    assert parse(expand("native+batch-softmax", folder)).name == "cls+batch-softmax+normalize"
 
 
 def test_native_stays_unresolved_without_a_folder():
@@ -131,22 +232,37 @@ def test_an_empty_sentence_stays_empty_for_the_grammar_to_refuse():
         parse(expand(" ", None))
 
 
-def test_all_and_nothing_mean_the_whole_catalogue():
-    source, shape = find_backbone(str(folder_of("bert"))), StateShape(6, 384)
-    everything = choose_methods((), source, shape, FIT_TEXTS, anything)
-    assert choose_methods(("all",), source, shape, FIT_TEXTS, anything) == everything
-    more, _ = choose_methods(("all", "mean(layer=3)+whiten(k=7)"), source, shape, FIT_TEXTS, anything)
+@pytest.mark.parametrize("regime", REGIMES)
+def test_all_and_nothing_mean_the_regime_s_whole_catalogue(regime):
+    shape = StateShape(6, 384)
+    everything = choose((), shape, regime=regime)
+    assert choose(("all",), shape, regime=regime) == everything
+    more, _ = choose(("all", "mean(layer=3)+whiten(k=7)"), shape, regime=regime)
     assert [method.name for method in more] == [*(m.name for m in everything[0]), "mean(layer=3)+whiten(k=7)"]
 
 
 def test_an_entry_asked_for_by_name_raises_where_the_catalogue_leaves_it_out():
-    source, shape = find_backbone(str(folder_of("bert"))), StateShape(6, 32)
-    assert any(
-        note.startswith("bert-whitening is left out") for note in choose_methods((), source, shape, 99, anything)[1]
-    )
+    shape = StateShape(6, 32)
+    assert any(note.startswith("bert-whitening is left out") for note in choose((), shape, fit_texts=99)[1])
     with pytest.raises(InputError, match="k=256"):
-        choose_methods(("all", "bert-whitening"), source, shape, 999, anything)
+        choose(("all", "bert-whitening"), shape, fit_texts=999)
 
 
-def test_every_entry_says_that_it_needs_no_training():
-    assert {entry.regime for entry in CATALOGUE} == {"training-free"}
+def listed(capsys, *, training_free, names):
+    code = show(argparse.Namespace(what="methods", names=names, training_free=training_free, plugin=[]))
+    assert code == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_list_names_all_entries_or_those_that_need_no_training(capsys):
+    assert listed(capsys, training_free=False, names=True) == [entry.name for entry in CATALOGUE]
+    assert listed(capsys, training_free=True, names=True) == catalogue_names("training-free")
+
+
+def test_the_list_shows_regimes_and_every_kind_of_part(capsys):
+    lines = [line.split() for line in listed(capsys, training_free=False, names=False)]
+    for entry in CATALOGUE:
+        assert any(words[:3] == [entry.name, entry.sentence, entry.regime] for words in lines), entry.name
+    kinds = {"fusion", "objective", "guide", "sampler", "transform"}
+    assert kinds <= {words[1] for words in lines if len(words) > 1}
+    assert any(words[:2] == ["example-shuffling", "sampler"] for words in lines)

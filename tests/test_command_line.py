@@ -146,13 +146,10 @@ def test_a_run_prints_its_board_and_fills_the_results_folder(bench, tmp_path):
     assert [line.split()[1] for line in out.splitlines()[2:4]] in (["mean", "cls"], ["cls", "mean"])
     assert "2 cells scored" in err
     assert {path.name for path in (tmp_path / "res").iterdir()} == {
-        "runs", "mteb", "suites", "leaderboards", "scores.csv", "README.md",
+        "runs", "mteb", "samples", "suites", "leaderboards", "scores.csv", "README.md",
     }  # fmt: skip
     header = (tmp_path / "res" / "scores.csv").read_text().splitlines()[0]
-    assert header == (
-        "spec_id,backbone,backbone_revision,method,task,subset,split,metric,is_main,seed,score,max_length,"
-        "dtype,regime,train,limit"
-    )
+    assert header.startswith("spec_id,backbone,backbone_revision,method,task,subset,split,metric,is_main,seed,score,")
 
 
 def test_the_board_of_a_run_is_that_of_its_own_setting(bench):
@@ -251,7 +248,7 @@ BAD = {
     "unknown parameter": (("--methods", "mean(layr=1)"), "Did you mean 'layer'"),
     "no such layer": (("--methods", "mean(layer=77)"), "layer 77 does not exist"),
     "open parenthesis": (("--methods", "mean(layer=1"), "parenthesis"),
-    "two fusions": (("--methods", "mean+cls"), "two fusions"),
+    "two fusions": (("--methods", "mean+cls"), "more than one fusion"),
     "no fusion": (("--methods", "whiten"), "no fusion"),
     "too few fit texts": (("--methods", "mean+whiten", "--fit", "two.txt"), "more than 32 fit texts and has 2"),
     "unknown task": (("--methods", "mean", "--tasks", "STSBenchmrk"), "Did you mean 'STSBenchmark'"),
@@ -359,7 +356,7 @@ def test_sub_commands_refuse_in_one_sentence_too(bench, tmp_path, arguments, wor
 
 def test_list_methods_gives_bare_names_a_line_each(bench):
     code, out, _ = bench("list", "methods", "--training-free", "--names", run=False)
-    assert (code, out.splitlines()) == (0, catalogue_names())
+    assert (code, out.splitlines()) == (0, catalogue_names("training-free"))
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import fusebench.methods  # noqa: F401  registers the parts
-from fusebench.methods.parts import Fusion, Guide, Transform
+from fusebench.methods.parts import Fusion, Guide, Sampler, Transform
 from fusebench.methods.registry import cards
 from fusebench.methods.states import LayerStates, Needs
-from fusebench.testing import check_fusion, check_guide, check_transform
+from fusebench.testing import check_fusion, check_guide, check_sampler, check_transform
 
 # Values that each parameter takes, one at a time; the backbone has 6 blocks, the vectors 12 dimensions.
 VALUES = {
@@ -20,8 +20,17 @@ VALUES = {
     "window": (1, 3, 9),
     "edge": ("clipped", "released"),
     "temperature": (0.5,),
+    "factor": (0.0, 1.0),
+    "layers": ("1", "5,6"),
+    "guide heads": ("0", "0,1"),
     "aggregate": ("received", "released"),
     "template": ("{text}: {mask}",),
+    "group_size": (1, 3, 50),
+    "top_k": (1, 5),
+    "allow_same": (True,),
+    "first_epoch": ("random",),
+    "shingle_size": (2, 9),
+    "clusters": (1, 4),
 }
 
 
@@ -29,7 +38,7 @@ def variants(kind):
     for card in cards(kind):
         yield pytest.param(card.name, {}, id=card.name)
         for key in card.defaults:
-            for value in VALUES.get(key, ()):
+            for value in VALUES.get(f"{kind} {key}", VALUES.get(key, ())):
                 yield pytest.param(card.name, {key: value}, id=f"{card.name}({key}={value})")
 
 
@@ -46,6 +55,11 @@ def test_every_transform_keeps_the_contract(name, params):
 @pytest.mark.parametrize(("name", "params"), variants("guide"))
 def test_every_guide_keeps_the_contract(name, params):
     check_guide(name, **params)
+
+
+@pytest.mark.parametrize(("name", "params"), variants("sampler"))
+def test_every_sampler_keeps_the_contract(name, params):
+    check_sampler(name, **params)
 
 
 class GoodFusion(Fusion):
@@ -358,16 +372,17 @@ class GoodGuide(Guide):
     """Mean square of the real entries of the maps, text by text; to be spoilt below."""
 
     needs = Needs.ATTENTION
+    factor = 1.0
 
     def forward(self, states):
         real = states.mask[:, None, :, None] & states.mask[:, None, None, :]
-        squares = (torch.cat(states.attention, dim=1) * real).square().sum(dim=(1, 2, 3))
+        squares = (torch.cat(list(states.attention.values()), dim=1) * real).square().sum(dim=(1, 2, 3))
         return (squares / states.mask.sum(dim=1)).mean()
 
 
 class CountsPadding(GoodGuide):
     def forward(self, states):
-        return torch.stack(states.attention).square().mean()
+        return torch.stack(list(states.attention.values())).square().mean()
 
 
 class SumsOverRows(GoodGuide):
@@ -382,7 +397,7 @@ class IsSilentWithoutMaps(GoodGuide):
 
 class HasNoGradient(GoodGuide):
     def forward(self, states):
-        return super().forward(states).detach() + 0 * states.attention[0].sum()
+        return super().forward(states).detach() + 0 * states.attention[1].sum()
 
 
 class ReturnsAVector(GoodGuide):
@@ -390,7 +405,30 @@ class ReturnsAVector(GoodGuide):
         return super().forward(states).expand(2)
 
 
+class ReadsAnUndeclaredBlock(GoodGuide):
+    blocks = (2, 3)
+
+
+class NamesABlockThatIsNotThere(GoodGuide):
+    blocks = (0, 1)
+
+
+class HasNoUsableFactor(GoodGuide):
+    factor = float("nan")
+
+
+class ReadsTheSecondBlock(GoodGuide):
+    blocks = (2,)
+
+    def forward(self, states):
+        only = LayerStates(states.hidden, states.mask, {2: states.attention[2]})
+        return super().forward(only)
+
+
 BAD_GUIDES = [
+    (ReadsAnUndeclaredBlock, "blocks are truthful"),
+    (NamesABlockThatIsNotThere, "blocks are numbers from 1 to 6"),
+    (HasNoUsableFactor, "finite number of 0 or more"),
     (CountsPadding, "padding is invisible"),
     (SumsOverRows, "mean over the rows"),
     (IsSilentWithoutMaps, "missing attention maps raise"),
@@ -399,14 +437,138 @@ BAD_GUIDES = [
 ]
 
 
-def test_an_unregistered_guide_can_be_checked():
-    check_guide(GoodGuide)
+@pytest.mark.parametrize("good", [GoodGuide, ReadsTheSecondBlock])
+def test_an_unregistered_guide_can_be_checked(good):
+    check_guide(good)
 
 
 @pytest.mark.parametrize(("bad", "promise"), BAD_GUIDES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_bad_guide_is_caught(bad, promise):
     with pytest.raises(AssertionError, match=f"broken promise: .*({promise})"):
         check_guide(bad)
+
+
+class GoodSampler(Sampler):
+    """Rows by a random number and the first entry of their vectors, to be spoilt below."""
+
+    def wants_embeddings(self, epoch):
+        return True
+
+    def order(self, epoch, texts, embeddings, *, seed):
+        if embeddings is None:
+            raise ValueError("no embeddings")
+        return np.argsort(embeddings[:, 0] + np.random.default_rng((seed, epoch)).random(len(texts)))
+
+
+class LeavesOutTheLastRow(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        return super().order(epoch, texts, embeddings, seed=seed)[:-1]
+
+
+class GivesARowTwice(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        order = super().order(epoch, texts, embeddings, seed=seed)
+        return np.where(order == 1, 0, order)
+
+
+class CutsWholeGroups(GoodSampler):
+    """Fails where there are fewer rows than a group has."""
+
+    def order(self, epoch, texts, embeddings, *, seed):
+        return super().order(epoch, texts, embeddings, seed=seed)[np.arange(3)]
+
+
+class ForgetsRowsOfEqualTexts(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        order = super().order(epoch, texts, embeddings, seed=seed)
+        return order if len(set(texts)) > 1 else order[:1]
+
+
+class IgnoresTheEpoch(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        return super().order(0, texts, embeddings, seed=seed)
+
+
+class DrawsOnFromCallToCall(GoodSampler):
+    def __init__(self):
+        self.calls = 0
+
+    def order(self, epoch, texts, embeddings, *, seed):
+        self.calls += 1
+        return super().order(epoch + self.calls, texts, embeddings, seed=seed)
+
+
+class RemembersTheEpochsItSaw(GoodSampler):
+    """The same when asked again, but not after other epochs."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def order(self, epoch, texts, embeddings, *, seed):
+        self.seen.add(epoch)
+        return super().order(sum(self.seen), texts, embeddings, seed=seed)
+
+
+class DrawsFromGlobalNumbers(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        super().order(epoch, texts, embeddings, seed=seed)
+        return np.random.permutation(len(texts))
+
+
+class SortsTheTexts(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        texts.sort()
+        return super().order(epoch, texts, embeddings, seed=seed)
+
+
+class CentresTheEmbeddings(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        order = super().order(epoch, texts, embeddings, seed=seed)
+        embeddings -= embeddings.max() + 1
+        return order
+
+
+class WantsNoneAndReadsThem(GoodSampler):
+    def wants_embeddings(self, epoch):
+        return False
+
+
+class DoesWithout(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        embeddings = np.zeros((len(texts), 1)) if embeddings is None else embeddings
+        return super().order(epoch, texts, embeddings, seed=seed)
+
+
+class ReturnsFloats(GoodSampler):
+    def order(self, epoch, texts, embeddings, *, seed):
+        return super().order(epoch, texts, embeddings, seed=seed).astype(float)
+
+
+BAD_SAMPLERS = [
+    (LeavesOutTheLastRow, "whole numbers"),
+    (GivesARowTwice, "every row comes once"),
+    (CutsWholeGroups, "there is an order of 1 rows"),
+    (ForgetsRowsOfEqualTexts, "40 whole numbers"),
+    (IgnoresTheEpoch, "changed by the epoch too"),
+    (DrawsOnFromCallToCall, "deterministic"),
+    (RemembersTheEpochsItSaw, "not on earlier calls"),
+    (DrawsFromGlobalNumbers, "deterministic"),
+    (SortsTheTexts, "untouched|deterministic"),
+    (CentresTheEmbeddings, "untouched"),
+    (WantsNoneAndReadsThem, "without embeddings, which it does not want"),
+    (DoesWithout, "missing embeddings raise"),
+    (ReturnsFloats, "whole numbers"),
+]
+
+
+def test_an_unregistered_sampler_can_be_checked():
+    check_sampler(GoodSampler)
+
+
+@pytest.mark.parametrize(("bad", "promise"), BAD_SAMPLERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_bad_sampler_is_caught(bad, promise):
+    with pytest.raises(AssertionError, match=f"broken promise: .*({promise})"):
+        check_sampler(bad)
 
 
 def test_a_part_of_another_kind_is_refused():

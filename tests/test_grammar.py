@@ -15,14 +15,16 @@ import fusebench.methods  # noqa: F401  registers the parts
 from fusebench.errors import InputError
 from fusebench.methods import registry
 from fusebench.methods.encoder import fit_transforms
-from fusebench.methods.grammar import Method, Part, parse, split
+from fusebench.methods.grammar import Method, parse
 from fusebench.methods.parts import Fusion, Objective
 from fusebench.methods.registry import card, cards, register
+from fusebench.methods.spelling import Part, split
 from fusebench.methods.states import LayerStates, Needs, StateShape
 
 SIX = StateShape(blocks=6, dim=8)
 FUSIONS = [one.name for one in cards("fusion") if not one.learned]
 TRANSFORMS = [one.name for one in cards("transform")]
+SAMPLERS = [one.name for one in cards("sampler")]
 
 
 class Learned(Fusion):
@@ -41,15 +43,31 @@ class Learned(Fusion):
 
 
 class Contrast(Objective):
-    """A loss that nobody computes here."""
+    """A loss of nothing."""
+
+    reads = ("pairs",)
+
+    def forward(self, embeddings, labels=None, groups=None):
+        return embeddings[0].new_zeros(())
+
+
+class Other(Contrast):
+    """Another loss, with a parameter."""
+
+    def __init__(self, *, scale: float = 1.0):
+        super().__init__()
+        if scale <= 0:
+            raise InputError(f"other-test(scale={scale}): must be above 0.")
+        self.scale = scale
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _trained_parts():
-    """A learned fusion and an objective, whether or not the project has some."""
+    """A learned fusion and two objectives, whether or not the project has some."""
     before = dict(registry._CARDS)
     register("learned-test", paper="none", learned=True)(Learned)
     register("contrast-test", paper="none")(Contrast)
+    register("other-test", paper="none")(Other)
     yield
     registry._CARDS.clear()
     registry._CARDS.update(before)
@@ -83,6 +101,12 @@ def only(sentence, shape=SIX):
         ("whiten+contrast-test+mean", "mean+contrast-test+whiten"),
         ("mean+pdg+contrast-test+mdg", "mean+contrast-test+mdg+pdg"),
         ("mean+contrast-test+mdg+pdg", "mean+contrast-test+mdg+pdg"),
+        ("mean+contrast-test+other-test", "mean+contrast-test+other-test"),
+        ("other-test+mean+contrast-test", "mean+other-test+contrast-test"),
+        ("contrast-test+other-test+contrast-test+mean", "mean+contrast-test+other-test+contrast-test"),
+        ("other-test(scale=2.0)+mean+other-test", "mean+other-test(scale=2.0)+other-test"),
+        ("whiten+file-order+mdg+contrast-test+mean", "mean+contrast-test+mdg+file-order+whiten"),
+        ("mean+contrast-test+example-shuffling(first_epoch=file)", "mean+contrast-test+example-shuffling"),
     ],
 )
 def test_a_sentence_has_one_canonical_name(sentence, canonical):
@@ -241,6 +265,8 @@ EQUAL = [
     ("last-k-mean", None),
     ("last-k-sum+contrast-test", None),
     ("mean+contrast-test+normalize", "mean+contrast-test"),
+    ("mean-sqrt-len+contrast-test+normalize", "mean-sqrt-len+contrast-test"),
+    ("mean+contrast-test+other-test+file-order", None),
 ]
 
 
@@ -315,8 +341,19 @@ REFUSED = [
     ("+mean", "nothing stands"),
     ("mean++whiten", "nothing stands"),
     ("mean(layer=1,)", "nothing stands before or after one of the ','"),
-    ("mean+cls", r"has two fusions \(mean, cls\) and a method has one; a comma separates methods"),
-    ("mean+contrast-test+contrast-test", "has two objectives"),
+    ("mean+cls", r"has more than one fusion \(mean, cls\); a comma separates methods"),
+    ("mean+contrast-test+contrast-test", "has contrast-test twice in a row; objectives are stages"),
+    ("mean+contrast-test+mdg+contrast-test", "has contrast-test twice in a row"),
+    ("mean+other-test(scale=2.0)+other-test(scale=2)", r"has other-test\(scale=2\.0\) twice in a row"),
+    ("mean+contrast-test+file-order+example-shuffling", r"more than one sampler \(file-order, example-shuffling\)"),
+    ("mean+contrast-test+file-order+file-order", "more than one sampler"),
+    ("file-order", "has no fusion: file-order is a sampler"),
+    ("mean+file-order+whiten", "file-order acts only in training"),
+    ("mean+file-order(untrained)+contrast-test", "file-order has no weights, so it cannot be untrained"),
+    ("mean+contrast-test(untrained)", "contrast-test has no weights, so it cannot be untrained"),
+    ("learned-test(untrained)+contrast-test", "learned-test would be trained by contrast-test; leave out untrained"),
+    ("learned-test(untrained)+mdg", r"mdg acts only in training.*as in mean\+batch-softmax\+mdg, or leave mdg out"),
+    ("mean+contrast-test+file-order@each", "@each goes behind a fusion that has a layer"),
     ("whiten", r"has no fusion: whiten is a transform and follows one, as in mean\+whiten"),
     ("whiten(k=3)+normalize", r"as in mean\+whiten\(k=3\)"),
     ("contrast-test", "has no fusion: contrast-test is an objective"),
@@ -378,9 +415,68 @@ def test_a_layer_that_the_backbone_lacks_is_refused(sentence):
 
 
 def test_a_trained_fusion_needs_no_untrained_and_a_guide_acts_with_an_objective():
-    method = parse("learned-test(width=8)+contrast-test+mdg(temperature=0.5)+pdg+whiten")
-    assert method.name == "learned-test(width=8)+contrast-test+mdg(temperature=0.5)+pdg+whiten"
-    assert [part.card.kind for part in method.parts] == ["fusion", "objective", "guide", "guide", "transform"]
+    sentence = "learned-test(width=8)+contrast-test+other-test+mdg(temperature=0.5)+pdg+file-order+whiten"
+    method = parse(sentence)
+    assert method.name == sentence
+    kinds = ["fusion", "objective", "objective", "guide", "guide", "sampler", "transform"]
+    assert [part.card.kind for part in method.parts] == kinds
+
+
+def test_stem_and_unguided_method_leave_out_what_they_say():
+    method = parse("mean+contrast-test+other-test+mdg+pdg+file-order+whiten+normalize")
+    assert method.stem == parse("mean+contrast-test+other-test+mdg+pdg+file-order")
+    assert method.without_guides == parse("mean+contrast-test+other-test+file-order+whiten+normalize")
+    assert method.stem.stem == method.stem
+    assert method.without_guides.stem == parse("mean+contrast-test+other-test+file-order")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "trained", "random"),
+    [
+        ("mean+whiten", False, False),
+        ("mean+contrast-test+file-order", True, True),
+        ("learned-test(untrained)", False, True),
+        ("learned-test+contrast-test", True, True),
+    ],
+)
+def test_objectives_train_and_seeds_matter_to_what_is_trained_or_untrained(sentence, trained, random):
+    assert (parse(sentence).trained, parse(sentence).random) == (trained, random)
+
+
+def test_parts_are_built_with_their_parameters_in_their_order():
+    method = parse("mean+other-test(scale=2.0)+contrast-test+pdg+mdg(temperature=0.5)+example-shuffling(top_k=9)")
+    first, second = method.build_objectives()
+    assert (type(first), first.scale, type(second)) == (Other, 2.0, Contrast)
+    mdg, pdg = method.build_guides()
+    assert (type(mdg), mdg.temperature, type(pdg)) == (card("mdg").part, 0.5, card("pdg").part)
+    sampler = method.build_sampler()
+    assert (type(sampler), sampler.top_k, sampler.group_size) == (card("example-shuffling").part, 9, 7)
+
+
+def test_a_guide_on_a_block_that_the_backbone_lacks_is_refused_before_anything_runs():
+    method = parse('mean+contrast-test+mdg(layers="5,6")+pdg(layers="2,7")')
+    method.check(StateShape(blocks=7, dim=8), fit_texts=100)
+    with pytest.raises(InputError, match="there is no block 7; this backbone has 6 blocks"):
+        method.check(SIX, fit_texts=100)
+
+
+def test_without_objectives_guides_and_sampler_nothing_is_built():
+    method = parse("mean+whiten")
+    assert (method.build_objectives(), method.build_guides(), method.build_sampler()) == ([], [], None)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "mean+other-test(scale=0.0)",
+        "mean+contrast-test+other-test(scale=-1.0)",
+        "mean+contrast-test+mdg(temperature=0.0)",
+        "mean+contrast-test+example-shuffling(group_size=0)",
+    ],
+)
+def test_an_impossible_parameter_of_what_trains_is_refused_before_anything_runs(sentence):
+    with pytest.raises(InputError, match="must be"):
+        parse(sentence).on(SIX)[0].check(SIX, fit_texts=100)
 
 
 @pytest.mark.parametrize(
@@ -418,20 +514,22 @@ def part_named(draw, names, untrained=False):
 
 @st.composite
 def methods(draw):
-    guides, objective, untrained = (), None, False
+    guides, objectives, sampler, untrained = (), (), None, False
     if draw(st.booleans()):
-        objective = Part.of("contrast-test", {})
+        stages = draw(st.lists(part_named(["contrast-test", "other-test"]), min_size=1, max_size=4))
+        objectives = tuple(stage for stage, _ in itertools.groupby(stages))
+        sampler = draw(st.none() | part_named(SAMPLERS))
         drawn = draw(st.lists(part_named(["mdg", "pdg"]), max_size=2))
         guides = tuple(sorted(drawn, key=str))
     elif draw(st.booleans()):
         untrained = True
-    learned = objective is not None or untrained
+    learned = bool(objectives) or untrained
     fusion = draw(part_named(["learned-test"] if learned else FUSIONS, untrained))
     each = "layer" in fusion.card.defaults and draw(st.booleans())
     if each:
         fusion = Part.of(fusion.name, {**dict(fusion.params), "layer": -1}, untrained)
     transforms = tuple(draw(st.lists(part_named(TRANSFORMS), max_size=3)))
-    return Method(fusion, objective, guides, transforms, each)
+    return Method(fusion, objectives, guides, sampler, transforms, each)
 
 
 slow = settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -467,6 +565,7 @@ def test_arbitrary_text_raises_nothing_but_input_error(sentence):
 
 
 PIECES = ["mean", "cls", "whiten", "prompt-mask", "learned-test", "contrast-test", "mdg", "@each", "untrained"]
+PIECES += ["other-test", "file-order", "example-shuffling", "first_epoch", "random", "allow_same"]
 PIECES += ["layer", "k", "eps", "template", "(", ")", "+", ",", "=", "'", '"', "\\", " ", "\n", "-", ".", "_"]
 PIECES += ["1", "0x1", "1e5", "1_0", "nan", "-inf", "none", "True", "٣", "9" * 5000, "[1, 2]", "{}", "{text}{mask}"]
 

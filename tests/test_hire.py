@@ -7,6 +7,7 @@ from fusebench.errors import InputError
 from fusebench.methods.hire import BiGRU, Hire
 from fusebench.methods.states import StateShape
 from tests.tiny_states import SHAPE, assert_equal, count, make, stirred
+from tests.whole_gru import whole_gru
 
 VARIANTS = [
     {},
@@ -21,7 +22,7 @@ VARIANTS = [
 
 
 def summary_of(fusion, layer, summary):
-    output, final = fusion.reader(layer)
+    output, final = whole_gru(fusion.reader)(layer)
     if summary == "mean":
         return output.mean(dim=0)
     return torch.cat([*final] if summary == "states" else [final[2], final[3]])
@@ -32,7 +33,7 @@ def loop(fusion, text, first=1, include_last=True, summary="states", normalizati
     scores = torch.stack([fusion.score(summary_of(fusion, layer, summary)).squeeze() for layer in layers])
     scores = scores.softmax(dim=0) if normalization else scores
     R, A = text[-1], sum(score * layer for score, layer in zip(scores, layers, strict=True))
-    F, _ = fusion.fusion(torch.cat([R, A, R + A, R * A], dim=1))
+    F, _ = whole_gru(fusion.fusion)(torch.cat([R, A, R + A, R * A], dim=1))
     return F[0] if pool == "first" else F.mean(dim=0)
 
 
@@ -46,10 +47,9 @@ def test_it_equals_a_loop_over_texts_and_layers(params, side):
     assert_equal(found, torch.stack([loop(fusion, text, **params) for text in texts]))
 
 
-def gru_by_hand(gru, inputs, suffix):
+def gru_by_hand(gru, inputs):
     """The last state of one layer and direction: gates r, z and candidate n of the standard GRU."""
-    W, U = getattr(gru, f"weight_ih_{suffix}"), getattr(gru, f"weight_hh_{suffix}")
-    b, c = getattr(gru, f"bias_ih_{suffix}"), getattr(gru, f"bias_hh_{suffix}")
+    W, U, b, c = gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
     h = torch.zeros(gru.hidden_size, dtype=inputs.dtype)
     for x in inputs:
         (xr, xz, xn), (hr, hz, hn) = (W @ x + b).chunk(3), (U @ h + c).chunk(3)
@@ -64,10 +64,10 @@ def test_each_direction_ends_at_the_end_of_the_text(side):
     _, texts = make(side)
     fusion = stirred(Hire(SHAPE))
     for k, text in ((1, texts[0]), (4, texts[2])):
-        summary = fusion._summaries([text[k]])[0]
+        summary = fusion._summaries(text[k], torch.ones(1, len(text[k]), dtype=torch.bool))[0]
         forward, backward = summary[:3], summary[3:6]
-        assert_equal(forward, gru_by_hand(fusion.reader, text[k], "l0"))
-        assert_equal(backward, gru_by_hand(fusion.reader, text[k].flip(0), "l0_reverse"))
+        assert_equal(forward, gru_by_hand(fusion.reader.directions[0], text[k]))
+        assert_equal(backward, gru_by_hand(fusion.reader.directions[1], text[k].flip(0)))
 
 
 def test_scores_are_of_each_text_and_sum_to_1():
@@ -137,7 +137,7 @@ def test_a_bigru_of_5_layers_has_as_many_weights_as_hire(dim):
 def test_the_control_reads_the_last_layer_alone(params, side):
     states, texts = make(side)
     fusion = stirred(BiGRU(SHAPE, **params))
-    outputs = [fusion.fusion(text[-1])[0] for text in texts]
+    outputs = [whole_gru(fusion.fusion)(text[-1])[0] for text in texts]
     pooled = [F[0] if params.get("pool") == "first" else F.mean(dim=0) for F in outputs]
     assert_equal(fusion(states), torch.stack(pooled))
     assert fusion.layers == (SHAPE.blocks,)
@@ -149,7 +149,7 @@ def test_the_first_token_leaves_only_the_forward_recurrence_idle(kind):
     fusion = stirred(kind(SHAPE, pool="first"))
     fusion(states).sum().backward()
     idle = {name for name, weight in fusion.named_parameters() if not weight.grad.any()}
-    assert idle == {"fusion.weight_hh_l0"}
+    assert idle == {"fusion.directions.0.weight_hh_l0"}
 
 
 def test_grus_start_between_the_inverse_roots_of_their_width():

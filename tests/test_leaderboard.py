@@ -1,8 +1,10 @@
 """A board is arithmetic on records that may be compared, and says what a reader must know."""
 
 import io
+import math
 import random
 from itertools import pairwise, permutations
+from statistics import fmean, stdev
 
 import pandas as pd
 import pytest
@@ -10,70 +12,13 @@ from rich.console import Console
 
 from fusebench.benchmarks.board_files import file_names, print_board, write_boards
 from fusebench.benchmarks.leaderboard import borda_points, build_boards, competition_ranks
-from fusebench.benchmarks.record import (
-    BackboneSpec,
-    Cost,
-    Counts,
-    Environment,
-    MethodSpec,
-    Prompts,
-    Record,
-    Score,
-    Spec,
-    TaskSpec,
-    TextSetSpec,
-)
+from fusebench.benchmarks.record import TextSetSpec
 from fusebench.benchmarks.store import AskedSuite
 from fusebench.errors import InputError
+from tests.invented_records import make, training_spec
 
 AB = AskedSuite("ab", "ab", ("A", "B"))
 MIXED = AskedSuite("mixed", "Mixed", ("A", "B", "R"))
-
-
-def make(method="mean", task="A", value=0.5, **changes):
-    """A record of made-up numbers; `changes` are fields of Spec, TaskSpec, Cost, Environment or Record."""
-    net = {"name": "org/net", "revision": "0123456789abcdef", "weights_sha256": "w", "tokenizer_sha256": "t"}
-    net |= {"architecture": "BertModel", "blocks": 6, "dim": 384, "final_norm": "none", "remote_code": False}
-    net |= changes.pop("backbone", {})
-    kind = changes.pop("type", "STS")
-    metric = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}[kind]
-    judged = {"name": task, "type": kind, "source": "embedded", "revision": "1", "metric": metric}
-    judged |= {"data_sha256": changes.pop("data", f"data of {task}")}
-    judged |= {"splits": ("test",), "subsets": ("default",)}
-    spec = Spec(
-        backbone=BackboneSpec(**net),
-        method=MethodSpec(name=method, parts=()),
-        task=TaskSpec(**judged, protocol=f"{kind}: as mteb"),
-        seed=changes.pop("seed", None),
-        regime=changes.pop("regime", "training-free"),
-        train=changes.pop("train", None),
-        fit=changes.pop("fit", None),
-        prompts=Prompts(**changes.pop("prompts", {})),
-        max_length=changes.pop("max_length", 128),
-        max_length_source="model config",
-        dtype=changes.pop("dtype", "float32"),
-        device="cpu",
-        padding_side="right",
-        batch_tokens=4096,
-        limit=changes.pop("limit", None),
-        software={"mteb": "2.26.24"},
-        code=changes.pop("code", "c0de"),
-    )
-    score = {"subset": "default", "split": "test", "metric": metric, "value": value, "is_main": True}
-    cost = {"pass_seconds": 2.0, "fusion_seconds": 0.25, "scoring_seconds": 0.1, "peak_memory_mb": 1.0}
-    stamp = {"created": "2026-01-01T00:00:00+00:00", "platform": "Linux", "python": "3.11"}
-    stamp |= {"processor": "x86", "git_commit": None, "git_dirty": None, "versions": {}}
-    return Record.of(
-        spec,
-        scores=changes.pop("scores", (Score(**score),)),
-        main_score=value,
-        out_dim=changes.pop("out_dim", 384),
-        added_parameters=0,
-        equal_to=changes.pop("equal_to", None),
-        counts=Counts(texts=10, distinct_texts=9, truncated_texts=0, empty_texts=0),
-        cost=Cost(**cost, effective_batch_tokens=4096, threads=2),
-        environment=Environment(**(stamp | changes)),
-    )
 
 
 def scored(table):
@@ -173,6 +118,40 @@ def test_a_cell_is_the_mean_over_seeds_and_their_number_is_shown():
     assert "Seeds: 1, 2, 3" in caption(board)
 
 
+def test_a_spread_is_the_sample_standard_deviation_over_seeds():
+    records = [make("hire", t, v, seed=s) for t in "AB" for s, v in ((1, 0.2), (2, 0.4), (3, 0.9))]
+    board = only_board([*records, *scored({"mean": {"A": 0.1, "B": 0.1}})])
+    # Mean 50, distances -30, -10 and 40, squares 900 + 100 + 1600, over n - 1 = 2.
+    wanted = math.sqrt((900 + 100 + 1600) / 2)
+    assert list(board.scores.spreads["A"]) == pytest.approx([wanted, math.nan], nan_ok=True)
+    assert list(board.scores.printed()["A"]) == ["50.00 ± 36.06", "10.00"]
+    assert "no confidence interval over test items" in caption(board)
+
+
+def test_an_average_is_taken_in_each_seed_before_its_spread_over_seeds():
+    by_seed = {1: {"A": 0.1, "B": 0.5}, 2: {"A": 0.5, "B": 0.3}, 3: {"A": 0.6, "B": 0.1}}
+    board = only_board([make("hire", t, v, seed=s) for s, row in by_seed.items() for t, v in row.items()])
+    means = [30.0, 40.0, 35.0]
+    assert column(board, "STS avg") == pytest.approx({"hire": fmean(means)})
+    assert list(board.scores.spreads["STS avg"]) == pytest.approx([stdev(means)])
+
+
+def test_averages_leave_out_seeds_that_lack_a_task():
+    records = [make("hire", "A", 0.2, seed=1), make("hire", "B", 0.4, seed=1), make("hire", "A", 0.9, seed=2)]
+    board = only_board(records)
+    assert column(board, "A") == pytest.approx({"hire": 55.0})
+    assert column(board, "STS avg") == pytest.approx({"hire": 30.0})
+    assert board.scores.printed()["STS avg"].item() == "30.00"
+    apart = only_board([make("hire", "A", 0.2, seed=1), make("hire", "B", 0.4, seed=2)])
+    assert apart.scores.printed()["STS avg"].item() == ""
+
+
+def test_one_seed_has_no_spread_and_the_caption_says_what_that_means():
+    board = only_board([make("hire", t, 0.5, seed=1) for t in "AB"])
+    assert not board.scores.spread
+    assert "Seeds: 1; with one seed a row, how much scores vary over seeds is not known." in board.caption
+
+
 def test_unequal_numbers_of_seeds_are_shown_as_a_range():
     records = [make("hire", "A", 0.2, seed=1), make("hire", "A", 0.2, seed=2), make("hire", "B", 0.2, seed=1)]
     assert column(only_board(records), "seeds") == {"hire": "1-2"}
@@ -183,8 +162,6 @@ def test_unequal_numbers_of_seeds_are_shown_as_a_range():
     [
         {"max_length": 64},
         {"dtype": "bfloat16"},
-        {"regime": "frozen"},
-        {"train": TextSetSpec(name="nli", sha256="s", count=3)},
         {"limit": 5},
         {"prompts": {"query": "query: "}},
         {"backbone": {"name": "org/other"}},
@@ -213,14 +190,21 @@ def test_older_data_of_one_task_gets_a_board_of_its_own():
 
 def test_file_names_say_only_what_tells_boards_apart():
     a = AskedSuite("a", "a", ("A",))
-    nli = TextSetSpec(name="nli", sha256="s", count=3)
+    nli = {"regime": "frozen", "train": training_spec()}
+    longer = {"regime": "frozen", "train": training_spec(epochs=None, steps=100, batch_size=32)}
     cases = {
         ("a",): [{}],
         ("a", "a-first5"): [{}, {"limit": 5}],
         ("a-len128", "a-len64"): [{}, {"max_length": 64}],
-        ("a-len128-training-free", "a-len64-frozen-train-nli"): [
+        ("a-finetune", "a-frozen"): [nli, nli | {"regime": "finetune"}],
+        ("a-epochs3-b64", "a-steps100-b32"): [nli, longer],
+        ("a-train-nli", "a-train-nli+stsb-train-trials3"): [
+            nli,
+            {"regime": "frozen", "train": training_spec(data=("nli", "stsb-train"), trials=3)},
+        ],
+        ("a-len128-training-free", "a-len64-frozen-train-nli-epochs3-b64-lr2e-05-0.001"): [
             {},
-            {"max_length": 64, "regime": "frozen", "train": nli},
+            {"max_length": 64, **nli},
         ],
     }
     for wanted, changes in cases.items():
@@ -343,6 +327,21 @@ def test_csv_holds_the_printed_numbers_and_no_formula(tmp_path):
     assert text == "rank,method,A,B,STS avg,dims,params added,encode s\n1,'=x,80.10,-50.00,15.05,384,0,4.50\n"
 
 
+def test_spreads_are_columns_in_csv_and_plus_minus_in_markdown_and_latex(tmp_path):
+    records = [make("hire", "A", v, seed=s) for s, v in ((1, 0.5), (2, 0.7))] + [make("mean", "A", 0.1)]
+    write_boards(build_boards(records, [AskedSuite("a", "a", ("A",))]), tmp_path)
+    (place,) = tmp_path.glob("leaderboards/*")
+    assert (place / "a.csv").read_text() == (
+        "rank,method,seeds,A,A sd,STS avg,STS avg sd,dims,params added,encode s\n"
+        "1,hire,2,60.00,14.14,60.00,14.14,384,0,2.25\n"
+        "2,mean,,10.00,,10.00,,384,0,2.25\n"
+    )
+    assert "| 60.00 ± 14.14 |" in (place / "a.md").read_text()
+    latex = (place / "a.tex").read_text()
+    assert r"60.00 $\pm$ 14.14" in latex
+    assert "±" not in latex
+
+
 def test_latex_is_booktabs_with_specials_escaped(tmp_path):
     records = [make("a_b&c%", backbone={"name": "my_net#1"})]
     write_boards(build_boards(records, [AskedSuite("a", "50% of {a}", ("A",))]), tmp_path)
@@ -401,6 +400,23 @@ def test_a_long_name_is_never_cut_on_a_narrow_terminal():
     assert "STS" in seen[70]
     assert seen[200][-2:] == ["encode", "s"]
     assert all(set(less) <= set(more) for less, more in pairwise(seen.values()))
+
+
+def test_a_narrow_terminal_loses_the_spreads_of_tasks_before_a_task(capsys):
+    records = [make("hire", t, v, seed=s) for t in "AB" for s, v in ((1, 0.5), (2, 0.7))]
+    board = only_board(records + scored({"mean": {"A": 0.1, "B": 0.1}}))
+    seen = {}
+    for width in (42, 60, 120):
+        print_board(board, Console(width=width))
+        seen[width] = capsys.readouterr().out.splitlines()
+    assert seen[120][1].split()[:7] == ["rank", "method", "seeds", "A", "B", "STS", "avg"]
+    assert seen[120][2].count("60.00 ± 14.14") == 3
+    assert seen[60][2].split() == ["1", "hire", *["60.00", "±", "14.14"] * 3]
+    assert seen[60][3].split() == ["2", "mean", *["10.00"] * 3]
+    # Means stand below means, whether they have a spread or not.
+    assert seen[60][2].index("60.00") == seen[60][3].index("10.00")
+    assert seen[42][2].split() == ["1", "hire", *["60.00"] * 3, "±", "14.14"]
+    assert seen[42][4].endswith("seeds, ± of single tasks.")
 
 
 def test_output_that_is_no_terminal_has_no_escape_codes():

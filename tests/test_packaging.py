@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("methods", "benchmarks", "study")
+PACKAGES = ("methods", "benchmarks", "study", "testing")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import fusebench.methods  # noqa: F401  registers the parts
 from fusebench.errors import InputError
 from fusebench.methods import registry
 from fusebench.methods.grammar import parse
-from fusebench.methods.parts import Fusion, Guide, Objective, Transform
+from fusebench.methods.parts import Fusion, Guide, Objective, Sampler, Transform
 from fusebench.methods.registry import card, cards, load_plugins, register
 from fusebench.methods.states import StateShape
 
@@ -69,7 +69,7 @@ class Silent(Guide):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("kind", ["fusion", "guide", "transform"])
+@pytest.mark.parametrize("kind", ["fusion", "objective", "guide", "sampler", "transform"])
 def test_every_card_has_a_paper_a_summary_and_its_departures(kind):
     assert cards(kind)
     for one in cards(kind):
@@ -87,7 +87,13 @@ def test_every_card_has_a_type_for_each_of_its_parameters():
 
 
 def test_cards_are_of_the_kind_of_their_class():
-    kinds = {"fusion": Fusion, "objective": Objective, "guide": Guide, "transform": Transform}
+    kinds = {
+        "fusion": Fusion,
+        "objective": Objective,
+        "guide": Guide,
+        "sampler": Sampler,
+        "transform": Transform,
+    }
     for kind, base in kinds.items():
         assert all(issubclass(one.part, base) for one in cards(kind))
     assert sum(len(cards(kind)) for kind in kinds) == len(cards())
@@ -107,7 +113,7 @@ def test_a_name_that_is_taken_raises_and_names_the_owner():
 
 
 def test_a_class_of_no_kind_raises():
-    with pytest.raises(ValueError, match="must derive from Fusion, Objective, Guide or Transform"):
+    with pytest.raises(ValueError, match="must derive from Fusion, Objective, Guide, Sampler or Transform"):
         register("no-kind", paper="none")(dict)
     with pytest.raises(InputError, match="no method 'no-kind'"):
         card("no-kind")

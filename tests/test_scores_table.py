@@ -5,92 +5,44 @@ import random
 
 import pytest
 
-from fusebench.benchmarks.record import (
-    BackboneSpec,
-    Cost,
-    Counts,
-    Environment,
-    MethodSpec,
-    Prompts,
-    Record,
-    Score,
-    Spec,
-    TaskSpec,
-    TextSetSpec,
-)
+from fusebench.benchmarks.record import Score, TextSetSpec
 from fusebench.benchmarks.scores_table import scores_frame, write_scores_csv
+from tests.invented_records import make, overlap, row_set, trained, training, training_spec
 
 HEADER = (
     "spec_id,backbone,backbone_revision,method,task,subset,split,metric,is_main,seed,score,"
-    "max_length,dtype,regime,train,limit"
+    "max_length,dtype,regime,train,limit,fit,train_kinds,train_rows,epochs,steps,batch_size,learning_rate,"
+    "learning_rate_new,trials,dev,weights_sha256,updates,examples,training_seconds,chosen_learning_rate,"
+    "chosen_learning_rate_new,best_update,dev_score,texts,known_texts,pairs,pairs_both_known,main_score_without"
 )
-
-
-def make(method="mean", task="A", value=0.5, **changes):
-    """A record of made-up numbers; `changes` are fields of Spec, TaskSpec, Cost, Environment or Record."""
-    net = {"name": "org/net", "revision": "0123456789abcdef", "weights_sha256": "w", "tokenizer_sha256": "t"}
-    net |= {"architecture": "BertModel", "blocks": 6, "dim": 384, "final_norm": "none", "remote_code": False}
-    net |= changes.pop("backbone", {})
-    kind = changes.pop("type", "STS")
-    metric = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}[kind]
-    judged = {"name": task, "type": kind, "source": "embedded", "revision": "1", "metric": metric}
-    judged |= {
-        "data_sha256": changes.pop("data", f"data of {task}"),
-        "splits": ("test",),
-        "subsets": ("default",),
-    }
-    spec = Spec(
-        backbone=BackboneSpec(**net),
-        method=MethodSpec(name=method, parts=()),
-        task=TaskSpec(**judged, protocol=f"{kind}: as mteb"),
-        seed=changes.pop("seed", None),
-        regime=changes.pop("regime", "training-free"),
-        train=changes.pop("train", None),
-        fit=changes.pop("fit", None),
-        prompts=Prompts(**changes.pop("prompts", {})),
-        max_length=changes.pop("max_length", 128),
-        max_length_source="model config",
-        dtype=changes.pop("dtype", "float32"),
-        device="cpu",
-        padding_side="right",
-        batch_tokens=4096,
-        limit=changes.pop("limit", None),
-        software={"mteb": "2.26.24"},
-        code=changes.pop("code", "c0de"),
-    )
-    score = {"subset": "default", "split": "test", "metric": metric, "value": value, "is_main": True}
-    cost = {"pass_seconds": 2.0, "fusion_seconds": 0.25, "scoring_seconds": 0.1, "peak_memory_mb": 1.0}
-    stamp = {
-        "created": changes.pop("created", "2026-01-01T00:00:00+00:00"),
-        "platform": "Linux",
-        "python": "3.11",
-    }
-    stamp |= {"processor": "x86", "git_commit": None, "git_dirty": None, "versions": {}}
-    return Record.of(
-        spec,
-        scores=changes.pop("scores", (Score(**score),)),
-        main_score=value,
-        out_dim=changes.pop("out_dim", 384),
-        added_parameters=0,
-        equal_to=changes.pop("equal_to", None),
-        counts=Counts(texts=10, distinct_texts=9, truncated_texts=0, empty_texts=0),
-        cost=Cost(**cost, effective_batch_tokens=4096, threads=2),
-        environment=Environment(**(stamp | changes)),
-    )
 
 
 def test_a_row_is_one_score_with_exactly_the_promised_columns(tmp_path):
     main = Score(subset="en", split="test", metric="cosine_spearman", value=0.1 + 0.2, is_main=True)
     side = Score(subset="en", split="test", metric="euclidean", value=1e-17, is_main=False)
-    train = TextSetSpec(name="nli", sha256="s", count=3)
-    seeded = make(seed=7, limit=5, train=train, regime="frozen", scores=(side, main))
+    wiki = TextSetSpec(name="wiki", sha256="s", count=3)
+    seeded = make(seed=7, limit=5, fit=wiki, scores=(side, main))
     write_scores_csv([seeded], tmp_path / "scores.csv")
     head, *rows = (tmp_path / "scores.csv").read_text().splitlines()
     start = f"{seeded.spec_id},org/net,0123456789abcdef,mean,A,en,test,"
     assert head == HEADER
     assert rows == [
-        f"{start}cosine_spearman,true,7,0.30000000000000004,128,float32,frozen,nli,5",
-        f"{start}euclidean,false,7,1e-17,128,float32,frozen,nli,5",
+        f"{start}cosine_spearman,true,7,0.30000000000000004,128,float32,training-free,,5,wiki" + "," * 22,
+        f"{start}euclidean,false,7,1e-17,128,float32,training-free,,5,wiki" + "," * 22,
+    ]
+
+
+def test_a_trained_cell_says_what_was_asked_what_it_took_and_what_it_may_have_seen(tmp_path):
+    rows = (row_set(), row_set("stsb-train", "scored-pairs", 70))
+    asked = training_spec(rows=rows, steps=40, epochs=None, dev=row_set("stsb-dev", "scored-pairs"), trials=3)
+    took = training(best_update=9, dev_score=0.75, learning_rate=3e-5, learning_rate_new=0.1 + 0.2)
+    record = trained(train=asked, training=took, overlap=overlap(4, 2, 0.25), weights="ab" * 32)
+    write_scores_csv([record], tmp_path / "scores.csv")
+    (row,) = csv.DictReader((tmp_path / "scores.csv").open())
+    assert list(row.values())[13:] == [
+        *["frozen", "nli+stsb-train", "", "", "triplets+scored-pairs", "300+70", "", "40", "64", "2e-05", "0.001"],
+        *["3", "stsb-dev", "ab" * 32, "15", "900", "12.5", "3e-05", "0.30000000000000004", "9", "0.75"],
+        *["20", "4", "10", "2", "0.25"],
     ]
 
 
@@ -127,4 +79,4 @@ def test_a_name_that_a_spreadsheet_would_run_is_quoted(tmp_path, name):
 def test_no_records_give_a_header_alone(tmp_path):
     write_scores_csv([], tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text() == HEADER + "\n"
-    assert scores_frame([]).shape == (0, 16)
+    assert scores_frame([]).shape == (0, 39)

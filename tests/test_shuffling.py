@@ -48,6 +48,15 @@ def test_example_order_equals_the_slow_procedure(monkeypatch, cells, group_size,
     assert example_order(vectors, texts, **settings).tolist() == slow_example_order(vectors, texts, **settings)
 
 
+@pytest.mark.parametrize("scale", [3.0, 1e-30, 1e30])
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_neighbours_are_exact_for_vectors_of_any_size_and_far_from_the_origin(scale, offset):
+    vectors, texts = rows()
+    vectors = scale * (vectors.astype(np.float64) + offset)
+    settings = {"group_size": 4, "top_k": 10, "allow_same": True, "seed": 5}
+    assert example_order(vectors, texts, **settings).tolist() == slow_example_order(vectors, texts, **settings)
+
+
 def test_neighbours_stand_together_and_leftovers_come_first():
     """Four tight clusters of four and one outlier: every group of four is a cluster."""
     centres = np.repeat(np.eye(4) * 100, 4, axis=0)

@@ -6,73 +6,9 @@ import os
 
 import pytest
 
-from fusebench.benchmarks.record import (
-    BackboneSpec,
-    Cost,
-    Counts,
-    Environment,
-    MethodSpec,
-    Prompts,
-    Record,
-    Score,
-    Spec,
-    TaskSpec,
-)
 from fusebench.benchmarks.store import AskedSuite, Store, slug
 from fusebench.errors import InputError
-
-
-def make(method="mean", task="A", value=0.5, **changes):
-    """A record of made-up numbers; `changes` are fields of Spec, TaskSpec, Cost, Environment or Record."""
-    net = {"name": "org/net", "revision": "0123456789abcdef", "weights_sha256": "w", "tokenizer_sha256": "t"}
-    net |= {"architecture": "BertModel", "blocks": 6, "dim": 384, "final_norm": "none", "remote_code": False}
-    net |= changes.pop("backbone", {})
-    kind = changes.pop("type", "STS")
-    metric = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}[kind]
-    judged = {"name": task, "type": kind, "source": "embedded", "revision": "1", "metric": metric}
-    judged |= {
-        "data_sha256": changes.pop("data", f"data of {task}"),
-        "splits": ("test",),
-        "subsets": ("default",),
-    }
-    spec = Spec(
-        backbone=BackboneSpec(**net),
-        method=MethodSpec(name=method, parts=()),
-        task=TaskSpec(**judged, protocol=f"{kind}: as mteb"),
-        seed=changes.pop("seed", None),
-        regime=changes.pop("regime", "training-free"),
-        train=changes.pop("train", None),
-        fit=changes.pop("fit", None),
-        prompts=Prompts(**changes.pop("prompts", {})),
-        max_length=changes.pop("max_length", 128),
-        max_length_source="model config",
-        dtype=changes.pop("dtype", "float32"),
-        device="cpu",
-        padding_side="right",
-        batch_tokens=4096,
-        limit=changes.pop("limit", None),
-        software={"mteb": "2.26.24"},
-        code=changes.pop("code", "c0de"),
-    )
-    score = {"subset": "default", "split": "test", "metric": metric, "value": value, "is_main": True}
-    cost = {"pass_seconds": 2.0, "fusion_seconds": 0.25, "scoring_seconds": 0.1, "peak_memory_mb": 1.0}
-    stamp = {
-        "created": changes.pop("created", "2026-01-01T00:00:00+00:00"),
-        "platform": "Linux",
-        "python": "3.11",
-    }
-    stamp |= {"processor": "x86", "git_commit": None, "git_dirty": None, "versions": {}}
-    return Record.of(
-        spec,
-        scores=changes.pop("scores", (Score(**score),)),
-        main_score=value,
-        out_dim=changes.pop("out_dim", 384),
-        added_parameters=0,
-        equal_to=changes.pop("equal_to", None),
-        counts=Counts(texts=10, distinct_texts=9, truncated_texts=0, empty_texts=0),
-        cost=Cost(**cost, effective_batch_tokens=4096, threads=2),
-        environment=Environment(**(stamp | changes)),
-    )
+from tests.invented_records import make, overlap, trained, training
 
 
 def only_file(store):
@@ -135,7 +71,8 @@ def test_the_order_of_records_is_that_of_their_names_and_seeds(tmp_path):
         (lambda text: "", "truncated or not JSON"),
         (lambda text: "[" * 100_000, "not JSON"),
         (lambda text: "[]", "schema version None"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema version 99"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 99'), "schema version 99"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 1'), "older version (schema 1); run"),
         (lambda text: text.replace('"max_length": 128', '"max_length": 64'), "specification hashes to"),
         (lambda text: text.replace('"main_score": 0.5', '"main_score": NaN'), "NaN"),
         (lambda text: text.replace('"main_score": 0.5', '"main_score": "x"'), "main_score"),
@@ -168,6 +105,36 @@ def test_bytes_that_are_no_text_and_folders_are_rejected_too(tmp_path):
     store = Store(tmp_path)
     assert store.records() == []
     assert [path.name for path, _ in store.rejected] == ["bytes.json", "folder.json"]
+
+
+def test_a_record_of_the_first_schema_is_refused_by_name_and_stands_in_nobodys_way(tmp_path):
+    store = Store(tmp_path)
+    old = make()
+    store.write(old, {})
+    held = json.loads(only_file(store).read_text())
+    held["schema_version"] = 1
+    del held["training"], held["overlap"], held["spec"]["weights_sha256"]
+    only_file(store).rename(path := only_file(store).with_name(f"mean-{'0' * 16}.json"))
+    path.write_text(json.dumps(held))
+    store.write(old, {})
+    assert store.records() == [old]
+    assert store.read("0" * 16) is None
+    assert [why.startswith("was written by an older version") for _, why in store.rejected] == [True]
+
+
+def test_a_record_of_a_trained_cell_comes_back_equal(tmp_path):
+    record = trained(overlap=overlap(3, 1, 0.1 + 0.2), training=training(seconds=1e-9), weights="ab" * 32)
+    Store(tmp_path).write(record, {})
+    assert Store(tmp_path).records() == [record]
+
+
+def test_logs_and_weights_of_trainings_are_neither_records_nor_suites(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    for name in ("training/a.jsonl", "training/b/c.json", "trained/a/b/c.json", "samples/a/b/c.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{")
+    assert (store.records(), store.suites(), store.rejected) == ([make()], [], [])
 
 
 def test_words_with_slashes_are_not_paths(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from fusebench.benchmarks.embedded import fit_articles, fit_sentences
 from fusebench.errors import InputError
-from fusebench.study import training_data
-from fusebench.study.training_data import load_rows
+from fusebench.study.named_sets import set_names
+from fusebench.study.training_data import RowSource
 
 EVERY = ("sentences", "pairs", "triplets", "scored-pairs")
 
@@ -24,7 +24,7 @@ def write(tmp_path, name, content):
 
 
 def load(what, wanted=EVERY, data_dir=None, limit=None):
-    return load_rows(what, data_dir, limit, wanted)
+    return RowSource([what], data_dir, limit).rows(wanted)
 
 
 def test_the_embedded_sentences_are_those_that_transforms_are_fitted_on():
@@ -185,6 +185,10 @@ def test_a_changed_file_gives_changed_rows(tmp_path):
             "row 2 has no number in column 'score'",
         ),
         ("a.csv", "a,b,score\none,two,3\nthree,four,3\n", "all scores are 3"),
+        ("a.jsonl", [{"a": ["x", "y"]}, {"a": ["x", 3]}], "row 2 has no list of texts in column 'a'"),
+        ("a.jsonl", [{"a": ["x", "y"]}, {"a": 3}], "row 2 has no list of texts in column 'a'"),
+        ("a.jsonl", [{"a": ["x", "y"]}, {"a": "x"}], "row 1 has no text in column 'a'"),
+        ("a.jsonl", [{"a": ["x"], "b": "y"}, {"a": ["z"]}], "row 2 has no text in column 'b'"),
         ("a.txt.gz", "", "cannot be read as txt|holds no rows"),
         ("a.pdf", "one", "rows are read from"),
         ("set/README.md", "one", "no such set|holds no file"),
@@ -204,11 +208,13 @@ def test_files_of_several_kinds_are_not_mixed(tmp_path):
 
 
 def test_an_unknown_set_is_refused_with_the_names_there_are():
-    with pytest.raises(InputError, match=r"no such set .*lee-background, nli, stsb-train, wiki1m, flickr30k"):
+    with pytest.raises(
+        InputError, match=r"no such set .*lee-background, nli, stsb-train, stsb-dev, wiki1m, flickr30k"
+    ):
         load("nil")
 
 
-@pytest.mark.parametrize("name", ["nli", "stsb-train", "wiki1m", "flickr30k"])
+@pytest.mark.parametrize("name", ["nli", "stsb-train", "stsb-dev", "wiki1m", "flickr30k"])
 def test_a_named_set_that_cannot_be_had_says_where_to_put_it(name, tmp_path):
     with pytest.raises(InputError, match=r"into (train|STSBenchmark)/.* below --data-dir"):
         load(name, data_dir=tmp_path)
@@ -226,6 +232,86 @@ def test_the_hub_stands_in_for_a_missing_folder(monkeypatch):
     assert rows.columns == (("one",), ("two",), ("three",))
     assert rows.source == "hub: sentence-transformers/all-nli, triplet"
     assert asked == [(("sentence-transformers/all-nli", "triplet"), {"split": "train"})]
+
+
+def test_the_hub_gives_the_dev_part_as_such(monkeypatch):
+    import datasets
+
+    table = datasets.Dataset.from_dict({"sentence1": ["one"], "sentence2": ["two"], "score": [4.0]})
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or table)
+    assert load("stsb-dev").labels == (0.8,)
+    assert load("stsb-train").labels == (0.8,)
+    path = ("mteb/stsbenchmark-sts", None)
+    assert asked == [(path, {"split": "validation"}), (path, {"split": "train"})]
+
+
+def test_of_several_sets_the_first_that_holds_the_best_kind_as_it_is_serves(tmp_path):
+    names = [
+        write(tmp_path, "t.csv", "a,p,n\none,two,three\n"),
+        write(tmp_path, "p.csv", "a,b\nfour,five\n"),
+        write(tmp_path, "q.csv", "a,b\nsix,seven\n"),
+        write(tmp_path, "s.csv", "a,b,score\none,two,0.5\n"),
+    ]
+    source = RowSource(names, None, None)
+    for wanted, name, kind in [
+        (("triplets", "pairs"), "t.csv", "triplets"),
+        (("pairs", "triplets"), "p.csv", "pairs"),  # not the triplets of the first set, cut to pairs
+        (("scored-pairs", "pairs"), "s.csv", "scored-pairs"),
+        (("sentences",), "t.csv", "sentences"),  # no set holds sentences as they are
+    ]:
+        assert (source.rows(wanted).spec.name, source.rows(wanted).kind) == (name, kind)
+
+
+def test_sentences_as_they_are_win_over_taking_an_earlier_set_apart(tmp_path):
+    names = [write(tmp_path, "t.csv", "a,p,n\none,two,three\n"), write(tmp_path, "s.txt", "four\n")]
+    assert RowSource(names, None, None).rows(("sentences",)).columns == (("four",),)
+
+
+def test_what_no_set_holds_is_refused_with_what_each_holds(tmp_path):
+    names = [write(tmp_path, "t.csv", "a,p,n\none,two,three\n"), write(tmp_path, "s.txt", "four\n")]
+    with pytest.raises(
+        InputError, match=r"--train t\.csv holds triplets and s\.txt holds sentences, but angle reads scored-pairs"
+    ):
+        RowSource(names, None, None).rows(("scored-pairs",), reader="angle")
+    for nothing in ([], [""], [" "]):
+        with pytest.raises(InputError, match="--train is empty"):
+            RowSource(nothing, None, None)
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    with pytest.raises(InputError, match="cannot be looked up"):
+        load("x" * 300)
+
+
+def test_a_set_is_read_once_for_all_objectives(tmp_path):
+    path = write(tmp_path, "a.csv", "a,p,n\none,two,three\n")
+    source = RowSource([path, path], None, None)
+    (tmp_path / "a.csv").unlink()
+    assert source.rows(("pairs",)) is source.rows(("pairs",))
+    assert source.rows(("pairs",)).columns == source.rows(("triplets",)).columns[:2]
+
+
+def test_whole_numbers_as_labels_are_not_taken_for_scores(tmp_path):
+    records = [{"premise": "one", "hypothesis": f"two {label}", "label": label} for label in (0, 1, 2)]
+    with pytest.raises(InputError, match="may be classes"):
+        load(write(tmp_path, "a.jsonl", records))
+    same = [{"a": "one", "b": f"two {label}", "label": label} for label in (0, 1)]
+    assert load(write(tmp_path, "b.jsonl", same)).labels == (0.0, 1.0)
+
+
+def test_rows_that_are_left_out_change_count_and_hash(tmp_path):
+    rows = load(write(tmp_path, "a.csv", "a,b,score\none,two,0.1\nthree,four,0.2\nfive,six,0.3\n"))
+    left = rows.without([1])
+    same = load(write(tmp_path, "a.csv", "a,b,score\none,two,0.1\nfive,six,0.3\n"))
+    assert left == same
+    assert (left.spec.count, left.labels) == (2, (0.1, 0.3))
+    with pytest.raises(InputError, match=r"nothing is left of the rows of a\.csv"):
+        rows.without(range(3))
+
+
+def test_the_specification_names_the_kind(tmp_path):
+    assert load(write(tmp_path, "a.csv", "a,b\none,two\n")).spec.kind == "pairs"
 
 
 def test_groups_number_equal_first_texts(tmp_path):
@@ -279,4 +365,4 @@ def test_flickr_pairs_describe_one_picture_and_share_no_caption_there(data_dir):
 
 
 def test_every_named_set_is_documented():
-    assert all(name in training_data.load_rows.__doc__ for name in [training_data.DEFAULT, *training_data._NAMED])
+    assert all(f"`{name}`" in RowSource.__doc__ for name in set_names())

@@ -83,6 +83,7 @@ def _t5(kind: str) -> Callable[[int], transformers.PreTrainedModel]:
 
 _RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
 _ROTARY = {"num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+_GROUPED = {**_ROTARY, "num_key_value_heads": 1}
 _MODERN = {"global_attn_every_n_layers": 2, "local_attention": 8, "pad_token_id": 0, "reference_compile": False}
 _ALBERT = {"embedding_size": 16, "inner_group_num": 1}
 
@@ -99,6 +100,7 @@ KINDS: dict[str, Kind] = {
     "t5-encoder": Kind(_t5("T5EncoderModel"), "t5", pre_norm=True, positions=None),
     "gpt2": Kind(_gpt2, "bytes", pre_norm=True, decoder=True),
     "llama": Kind(_bert_like("Llama", **_ROTARY), "bytes", pre_norm=True, decoder=True, positions=None),
+    "llama-grouped": Kind(_bert_like("Llama", **_GROUPED), "bytes", pre_norm=True, decoder=True, positions=None),
     "qwen3": Kind(_bert_like("Qwen3", head_dim=16, **_ROTARY), "bytes", pre_norm=True, decoder=True, positions=None),
 }
 

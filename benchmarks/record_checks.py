@@ -1,0 +1,76 @@
+"""Which files hold a record that can be trusted, and in plain words why another does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from fusebench.benchmarks.record import SCHEMA, Record
+
+_PATH = re.compile(r"""(^|[\s"'=(])((\.{1,2}|~)?/[^\s/]|[A-Za-z]:[\\/]|\\\\|file:/)""")
+
+
+def parse_record(held: Any) -> Record:
+    """The record that a file's JSON holds.
+
+    Raises:
+        ValueError: it holds none, or one that cannot be trusted; the message says why.
+    """
+    version = held.get("schema_version") if isinstance(held, dict) else None
+    if isinstance(version, int) and version < SCHEMA:
+        raise ValueError(
+            f"was written by an older version (schema {version}); run the same command to compute it anew, "
+            "then delete this file"
+        )
+    if version != SCHEMA:
+        raise ValueError(f"has schema version {version!r}; this version reads {SCHEMA}")
+    record = Record.model_validate(held)
+    if flaw := flaw_of(record):
+        raise ValueError(flaw)
+    return record
+
+
+def flaw_of(record: Record) -> str | None:
+    """What makes a record unusable, or None."""
+    if record.spec_id != record.spec.spec_id:
+        return f"has spec_id {record.spec_id}, but its specification hashes to {record.spec.spec_id}"
+    try:
+        datetime.fromisoformat(record.environment.created)
+    except ValueError:
+        return f"was created at {record.environment.created!r}, which is no ISO 8601 time"
+    # Prompts are the user's own words; every other text is the program's and may not lead into a disk.
+    held = record.model_dump(mode="json")
+    del held["spec"]["prompts"]
+    return next((f"holds the path {text!r} in {where}" for where, text in _texts(held) if _PATH.search(text)), None)
+
+
+def _texts(held: Any, where: str = "record") -> Iterator[tuple[str, str]]:
+    if isinstance(held, str):
+        yield where, held
+    elif isinstance(held, dict):
+        for key, value in held.items():
+            yield where, key
+            yield from _texts(value, f"{where}.{key}")
+    elif isinstance(held, list):
+        for value in held:
+            yield from _texts(value, where)
+
+
+def refuse_constant(name: str) -> None:
+    """Refuses NaN and infinities, which are no JSON."""
+    raise ValueError(f"holds {name}, which is not a number")
+
+
+def reason_for(error: Exception) -> str:
+    """One line on why a file is refused, without pydantic's or the decoder's page of detail."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"is not a record: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
+        return f"is truncated or not JSON ({error})"
+    return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)

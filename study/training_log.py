@@ -1,0 +1,96 @@
+"""The log of a training: a line a logged update, as JSON, and copies to the trackers that were asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fusebench.benchmarks.atomic import atomic_write, disk_error
+from fusebench.errors import InputError
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+class TrainingLog:
+    """Appends to `<path>.jsonl` while a training runs.
+
+    A training that goes on after an interruption writes the updates since its last checkpoint again; `close` keeps
+    the last line of each.
+
+    Args:
+        path: without suffix; its name is the name of the tracked run.
+        config: what is trained, for the first line and the trackers.
+        trackers: of `TRACKERS`.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], trackers: Sequence[str] = ()) -> None:
+        self.path = path.with_name(path.name + ".jsonl")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise disk_error("write", self.path, error) from error
+        self._write({"config": dict(config)})
+        self._trackers = [_tracker(kind, path, config) for kind in trackers]
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Appends one event; numbers that are not finite become null."""
+        self._write(event)
+        numbers = {k: v for k, v in event.items() if isinstance(v, int | float) and k != "update"}
+        for tracker in self._trackers:
+            tracker.log(numbers, step=event.get("update"))
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
+        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Keeps one line of each event and ends the tracked runs."""
+        self._file.close()
+        lines: dict[tuple[Any, ...], str] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            event = json.loads(line)
+            kind = (
+                "config" if "config" in event else "dev" if "dev_score" in event else "end" if "end" in event else ""
+            )
+            key = (kind, event.get("stage"), event.get("update"))
+            lines.pop(key, None)
+            lines[key] = line
+        atomic_write(self.path, "\n".join(lines.values()) + "\n")
+        for tracker in self._trackers:
+            tracker.finish()
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tracker(kind: str, path: Path, config: Mapping[str, Any]) -> Any:
+    """accelerate's adapter to a tracker.
+
+    Raises:
+        InputError: if the tracker's package is not installed.
+    """
+    from accelerate import tracking
+
+    try:
+        if kind == "tensorboard":
+            made: Any = tracking.TensorBoardTracker(path.name, logging_dir=path.parent)
+        elif kind == "wandb":
+            made = tracking.WandBTracker("fusebench", name=path.name, dir=str(path.parent))
+        else:
+            made = tracking.TrackioTracker("fusebench", name=path.name)
+        made.start()
+        made.store_init_configuration(json.loads(json.dumps(config)))
+    except ImportError as error:
+        raise InputError(f"--track {kind}: its package is not installed; python -m pip install {kind}.") from error
+    return made
