@@ -19,6 +19,8 @@ examples:
   run_bench.py --methods --suite mteb-sts --data-dir DATA    real MTEB tasks from a folder
   run_bench.py --methods --tasks STS12,SciFact --backbone BAAI/bge-small-en-v1.5
   run_bench.py list methods | tasks | suites | backbones     what there is
+  run_bench.py --methods hire,mlp --train nli --data-dir DATA --seeds 0,1,2     trained, three times each
+  run_bench.py compare hire+batch-softmax mean               whether the difference is real
   run_bench.py report --out results                          the boards again, from the records
   run_bench.py doctor --backbone NAME                        what the layers of a backbone hold
 
@@ -232,6 +234,33 @@ def _report(arguments: list[str]) -> int:
     return commands.report(flags)
 
 
+def _compare(arguments: list[str]) -> int:
+    parser = _Parser(
+        prog="run_bench.py compare",
+        description="Whether a difference is real: paired tests on the same pairs and queries, over matched seeds.",
+    )
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="two sentences, as the records have them")
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="every method against this one, p adjusted for their number"
+    )
+    parser.add_argument("--suite", metavar="NAME", help="on its tasks")
+    parser.add_argument(
+        "--tasks", action="append", type=_comma, metavar="A,B", help="on these (default: all in common)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the tasks' labels are, as in the run")
+    parser.add_argument(
+        "--setting", action="append", default=[], metavar="ID", help="which setting, where a method has several"
+    )
+    parser.add_argument("--every-pair", action="store_true", help="the full matrix too (exploratory)")
+    parser.add_argument("--resamples", type=_positive, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: %(default)s)")
+    flags = parser.parse_args(arguments)
+    from fusebench.study import compare
+
+    return compare.show(flags)
+
+
 def _doctor(arguments: list[str]) -> int:
     parser = _Parser(
         prog="run_bench.py doctor",
@@ -244,7 +273,7 @@ def _doctor(arguments: list[str]) -> int:
     return commands.doctor(flags)
 
 
-COMMANDS = {"run": _run, "list": _list, "report": _report, "doctor": _doctor}
+COMMANDS = {"run": _run, "list": _list, "report": _report, "compare": _compare, "doctor": _doctor}
 
 
 def main(arguments: list[str] | None = None) -> int:

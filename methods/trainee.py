@@ -32,6 +32,7 @@ class Trainee:
         failure: why it does not go on.
         losses: of each update so far, without penalties.
         best: weights of the best look at the dev rows.
+        trained_parameters: that got gradients; known when the training is over.
         accelerator: given by the loop; computes in the recipe's precision.
         rates: learning rates of the optimizer's groups before the schedule.
     """
@@ -46,6 +47,7 @@ class Trainee:
     dev_score: float | None = None
     best_update: int | None = None
     best: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    trained_parameters: int = 0
     accelerator: Any = field(default=None, repr=False)
     optimizer: Any = field(default=None, repr=False)
     rates: list[float] = field(default_factory=list)

@@ -187,7 +187,12 @@ class TrainingLoop:
             self.selection.keep_best(self.trainees, self.source)
         for trainee in self.trainees:
             trainee.set_training(False, self.source.trained)
+            if trainee.optimizer is not None:  # it failed before it began otherwise
+                trainee.trained_parameters = sum(weight.numel() for weight in trainee.optimizer.optimizer.state)
             trainee.best, trainee.optimizer, trainee.accelerator = {}, None, None
+
+    def forget(self) -> None:
+        """Deletes the checkpoint, once the weights are safe elsewhere."""
         if self.checkpoint is not None:
             self.checkpoint.unlink(missing_ok=True)
 

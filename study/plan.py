@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusebench.benchmarks.record import BackboneSpec, MethodSpec, PartSpec, Regime, Spec
+from fusebench.benchmarks.record import BackboneSpec, MethodSpec, Regime, Spec
 from fusebench.benchmarks.store import AskedSuite
 from fusebench.benchmarks.suites import SUITES, suite
 from fusebench.benchmarks.tasks import LoadedTask, TaskSource, find_tasks, load_task, missing_tasks
@@ -287,5 +287,4 @@ def backbone_spec(backbone: Backbone) -> BackboneSpec:
 
 def method_spec(method: Method) -> MethodSpec:
     """What a record says of the method."""
-    parts = tuple(PartSpec(kind=p.card.kind, name=p.name, params=dict(p.params)) for p in method.parts)
-    return MethodSpec(name=method.name, parts=parts)
+    return MethodSpec(name=method.name, parts=saved_methods.part_specs(method))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from fusebench.benchmarks.atomic import atomic_write, slug
-from fusebench.benchmarks.record import Environment, Regime, Spec, Training, TrainingSpec, digest
+from fusebench.benchmarks.record import Environment, PartSpec, Regime, Spec, Training, TrainingSpec, digest
 from fusebench.errors import InputError
 from fusebench.methods.checkpoint import read_tensors, write_tensors
 from fusebench.methods.grammar import Method, parse
@@ -70,6 +70,11 @@ class SavedMethod:
         return read_tensors(path)[0]
 
 
+def part_specs(method: Method) -> tuple[PartSpec, ...]:
+    """What a record says of a method's parts."""
+    return tuple(PartSpec(kind=p.card.kind, name=p.name, params=dict(p.params)) for p in method.parts)
+
+
 def folder_of(out: Path, spec: Spec, method: Method) -> Path:
     """Where the trained weights of this specification belong."""
     return out / "trained" / f"{slug(method.stem.name)}-seed{spec.seed}-{spec.training_id}"
@@ -122,9 +127,10 @@ def load(folder: Path) -> SavedMethod:
         raise InputError(f"{folder} holds no trained method: {_CARD} cannot be used ({reason}).") from error
     if digest(card.identity) != card.training_id:
         raise InputError(f"{path} was changed by hand: its identity does not hash to {card.training_id}.")
-    return SavedMethod(
-        folder, parse(card.sentence), seed, regime, train, card.training, card.weights_sha256, card.identity
-    )
+    method = parse(card.sentence)
+    if [part.model_dump(mode="json") for part in part_specs(method)] != card.identity["parts"]:
+        raise InputError(f"{path} was changed by hand: {card.sentence} is not the method that its weights belong to.")
+    return SavedMethod(folder, method, seed, regime, train, card.training, card.weights_sha256, card.identity)
 
 
 def _sha256(path: Path) -> str:

@@ -105,10 +105,11 @@ class Trainer:
             for group in _grouped(sharers, lambda one: (one.seed, id(one) if one.method.sampler else None)):
                 stage = f"training {done + 1} to {done + len(group)} of {len(wanted)}"
                 trials = [self._trial(one, number) for one in group for number in range(len(self.recipes))]
-                self._run(trials, source, stage)
+                loop = self._run(trials, source, stage)
                 for one in group:
                     if (made := self._finish(one, trials, source)) is not None:
                         ready[one] = self._with_weights(one, made[0], self.plan.backbone, made[1])
+                loop.forget()
                 done += len(group)
         return ready
 
@@ -119,6 +120,7 @@ class Trainer:
         assert one.plan is not None
         texts = texts_of(self.plan, [one.plan])
         trials: list[_Trial] = []
+        loops: list[TrainingLoop] = []
         best: dict[str, Tensor] = {}
         for number in range(len(self.recipes)):
             backbone = self.plan.backbone.trainable_copy()
@@ -132,13 +134,15 @@ class Trainer:
                 train=True,
                 map_blocks=_blocks_read(guides),
             )
-            self._run([trial], source, stage)
+            loops.append(self._run([trial], source, stage))
             if trial.trainee.failure is None and all(
                 trial.score > other.score for other in trials if other.trainee.failure is None
             ):
                 best = module_state(backbone.model, "backbone.")
             trials.append(trial)
         made = self._finish(one, trials, source, best)
+        for loop in loops:
+            loop.forget()
         return made and self._with_weights(one, made[0], self.plan.backbone.trainable_copy(), made[1])
 
     def _reads(self, one: Wanted) -> Hashable:
@@ -146,7 +150,12 @@ class Trainer:
         assert one.plan is not None
         views = tuple(objective.views for objective in one.method.build_objectives())
         rows = tuple((stage.spec.sha256, stage.kind) for stage in one.plan.stages)
-        return one.method.build_fusion(self.plan.backbone.shape).needs.pooled, views, rows
+        return self._build(one).needs.pooled, views, rows
+
+    def _build(self, one: Wanted) -> Fusion:
+        """The fusion as its training starts; nothing is drawn from the global generator."""
+        with seeded(one.seed, torch.device("cpu")):
+            return one.method.build_fusion(self.plan.backbone.shape)
 
     # Saved weights
 
@@ -159,7 +168,7 @@ class Trainer:
         return saved_methods.load(folder)
 
     def _with_weights(self, one: Wanted, tensors: dict[str, Tensor], backbone: Backbone, training: Training) -> Ready:
-        fusion = one.method.build_fusion(backbone.shape)
+        fusion = self._build(one)
         load_module(fusion, tensors, "fusion.")
         if one.spec.regime == "finetune":
             load_module(backbone.model, tensors, "backbone.")
@@ -176,7 +185,8 @@ class Trainer:
         name = f"{slug(one.method.name)}-seed{one.seed}-{one.spec.training_id}" + f"-trial{number}" * bool(number)
         return _Trial(one, Trainee(name, fusion, objectives, guides, self.recipes[number]))
 
-    def _run(self, trials: Sequence[_Trial], source: StateSource, stage: str) -> None:
+    def _run(self, trials: Sequence[_Trial], source: StateSource, stage: str) -> TrainingLoop:
+        """Trains to the end; the loop's checkpoint stays until the weights are saved."""
         first = trials[0].wanted
         assert first.plan is not None
         out, dev = self.plan.options.out, self.plan.training.dev
@@ -203,6 +213,7 @@ class Trainer:
         for trial in trials:
             trial.updates, trial.examples = sum(loop.updates), loop.examples
             trial.seconds = (time.perf_counter() - started) / len(trials)
+        return loop
 
     def _finish(
         self, one: Wanted, trials: Sequence[_Trial], source: StateSource, backbone: dict[str, Tensor] | None = None
@@ -215,14 +226,13 @@ class Trainer:
             return None
         best = max(alive, key=lambda trial: trial.score)
         tensors = {**module_state(best.trainee.fusion, "fusion."), **(backbone or {})}
-        learning = [best.trainee.fusion, *([source.trained.model] if source.trained else [])]
         training = Training(
             states=source.kind,
             updates=sum(trial.updates for trial in own),
             examples=sum(trial.examples for trial in own),
             trials=len(own),
             seconds=round(sum(trial.seconds for trial in own), 2),
-            trained_parameters=sum(weight.numel() for module in learning for weight in module.parameters()),
+            trained_parameters=best.trainee.trained_parameters,
             learning_rate=best.trainee.recipe.learning_rate,
             learning_rate_new=best.trainee.recipe.learning_rate_new,
             loss=best.trainee.loss,

@@ -31,6 +31,7 @@ class TrainingLog:
         self.path = path.with_name(path.name + ".jsonl")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            _drop_half_line(self.path)
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise disk_error("write", self.path, error) from error
@@ -72,6 +73,15 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _drop_half_line(path: Path) -> None:
+    """Cuts off what an interrupted process wrote behind the last whole line."""
+    if path.exists():
+        held = path.read_bytes()
+        whole = held[: held.rfind(b"\n") + 1]
+        if whole != held:
+            path.write_bytes(whole)
 
 
 def _tracker(kind: str, path: Path, config: Mapping[str, Any]) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from fusebench.methods.engine import SharedPass
+from fusebench.methods.gradients import seeded
 from fusebench.methods.grammar import Method
 from fusebench.methods.row_batches import Rows
 from fusebench.methods.state_sources import CachedTokenSource, LiveSource, PooledSource, StateSource, View
@@ -43,7 +45,8 @@ def frozen_source(plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]]
         InputError: if the states cannot be stored.
     """
     backbone, options = plan.backbone, plan.options
-    fusions = {method.name: method.build_fusion(backbone.shape) for method, _ in trainings}
+    with seeded(0, torch.device("cpu")):
+        fusions = {method.name: method.build_fusion(backbone.shape) for method, _ in trainings}
     texts = texts_of(plan, [training for _, training in trainings])
     noisy = any(objective.views > 1 for objective in trainings[0][0].build_objectives())
     if all(fusion.needs.pooled for fusion in fusions.values()):
@@ -52,7 +55,8 @@ def frozen_source(plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]]
             shared = SharedPass(
                 backbone,
                 fusions,
-                batch_tokens=options.batch_tokens,
+                # Noise is drawn a batch at a time, so batches are the same whatever --batch-tokens says.
+                batch_tokens=options.batch_tokens if view is None else None,
                 progress=lambda done, total: progress("states of the training texts", done, total),
                 noise_seed=None if view is None else _NOISE + view,
             )

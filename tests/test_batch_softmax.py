@@ -233,4 +233,4 @@ def test_impossible_hyper_parameters_are_refused(params):
 def test_it_is_written_in_a_sentence():
     sentence = "mean+batch-softmax(temperature=1.2,normalization=batch-range,mu=0.1)"
     assert parse(sentence).name == sentence
-    assert parse("mean+batch-softmax(learned_temperature=true)").objective.name == "batch-softmax"
+    assert parse("mean+batch-softmax(learned_temperature=true)").objectives[0].name == "batch-softmax"

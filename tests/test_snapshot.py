@@ -103,7 +103,7 @@ def test_it_ends_where_it_would_have_ended_wherever_it_was_interrupted(build, ga
         train(trainees, stages, source, progress=lambda *done, seen=seen: seen.append(done), **keeping, **settings)
         assert seen[0] == (max(0, kill - gap) + 1, 6)
         assert_same_end(outcome(trainees, source), expected)
-        assert not path.exists()
+        path.unlink(missing_ok=True)
 
 
 def interrupted(path, trainees, at=4, *, source=None, stages=None):
@@ -159,7 +159,6 @@ def test_the_checkpoint_of_others_is_ignored_and_replaced(tmp_path):
     alone = trainee("mlp+info-nce", SHORT)
     train([alone], [rows()], pooled("mlp"))
     assert_bitwise(weights_of(one), weights_of(alone))
-    assert not path.exists()
 
 
 def test_a_truncated_checkpoint_is_refused_and_not_deleted(tmp_path):
@@ -203,3 +202,14 @@ def test_checkpoints_are_written_no_more_often_than_asked_for(tmp_path):
             checkpoint_seconds=seconds,
         )
     assert written == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_checkpoint_stays_until_the_weights_are_safe_elsewhere(tmp_path):
+    path = tmp_path / "one.safetensors"
+    interrupted(path, [trainee("mlp+info-nce", SHORT)])
+    one = trainee("mlp+info-nce", SHORT)
+    loop = TrainingLoop([one], [rows()], pooled("mlp"), seed=3, checkpoint=path)
+    loop.run()
+    assert path.exists()
+    loop.forget()
+    assert not path.exists()

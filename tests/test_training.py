@@ -10,6 +10,7 @@ import torch
 import fusebench.methods.training as training_module
 from fusebench.errors import InputError
 from fusebench.methods.parts import Sampler
+from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import Recipe, mix
 from fusebench.methods.selection import Selection
 from fusebench.methods.training import TrainingLoop
@@ -248,6 +249,65 @@ def test_fp16_without_cuda_is_refused():
     one = trainee("mlp+info-nce", replace(RECIPE, precision="fp16"))
     with pytest.raises(InputError, match="--precision fp16 needs a CUDA device"):
         TrainingLoop([one], [rows()], pooled("mlp"), seed=0)
+
+
+def scaling(precision, device, count):
+    """Accelerators that scale losses as under fp16, on the processor."""
+    made = build_accelerators(precision, device, count)
+    for one in made:
+        one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        one.unscale_gradients = lambda optimizer, one=one: one.scaler.unscale_(optimizer.optimizer)
+    return made
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_a_scaled_loss_teaches_the_same_guides_and_clipping_included(chunk, monkeypatch):
+    found = []
+    for accelerators in (build_accelerators, scaling):
+        monkeypatch.setattr(training_module, "build_accelerators", accelerators)
+        one = trainee("mean+info-nce+mdg(factor=1.0)", replace(RECIPE, chunk=chunk, accumulate=2, learning_rate=1e-4))
+        source = trained(one)
+        train([one], [rows()], source)
+        found.append(weights_of(one, source))
+    assert_near(found[1], found[0], 1e-5)
+
+
+def test_an_overflow_leaves_one_step_of_one_method_out(monkeypatch, tmp_path):
+    """Each method has a loss scale of its own, and an interrupted training goes on with it."""
+    monkeypatch.setattr(training_module, "build_accelerators", scaling)
+    scales = {}
+
+    def run(heads, stop_at=None):
+        def progress(done, total):
+            scales[done] = [one.accelerator.scaler.get_scale() for one in heads]
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        path = {"checkpoint": tmp_path / "one", "checkpoint_seconds": 0.0}
+        train(heads, [rows()], pooled("mlp", "layer-attention"), progress=progress, **path)
+
+    def pair():
+        two = [trainee(head, name=name) for name, head in zip("ab", HEADS[:2], strict=True)]
+        two[0].objectives[0] = Boom(two[0].objectives[0], 2, gradient=True)
+        return two
+
+    two = pair()
+    run(two)
+    assert [one.failure for one in two] == [None, None]
+    assert scales[1] == [2.0**10] * 2
+    assert scales[2] == scales[9] == [2.0**9, 2.0**10]
+    alone = trainee(HEADS[1])
+    run([alone])
+    assert_bitwise(weights_of(two[1]), weights_of(alone))
+    again = pair()
+    with pytest.raises(KeyboardInterrupt):
+        run(again, stop_at=5)
+    again = pair()
+    again[0].objectives[0].calls = 5
+    run(again)
+    assert scales[9] == [2.0**9, 2.0**10]
+    for one, other in zip(again, two, strict=True):
+        assert_bitwise(weights_of(one), weights_of(other))
 
 
 # Failures
