@@ -53,18 +53,17 @@ def disk_error(action: str, path: Path, error: OSError) -> InputError:
     return InputError(f"cannot {action} {path}: {error.strerror or error}; {advice}. Earlier files are unchanged.")
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8 so that readers, now or after a crash, see the old file or the new one.
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Writes bytes, or text as UTF-8, so that readers, now or after a crash, see the old file or the new one.
 
     Missing folders are made.
 
     Raises:
         InputError: the disk refused; the old file is as it was and no temporary file is left.
     """
-    content = text.encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        _replace(path, content.encode("utf-8") if isinstance(content, str) else content)
     except OSError as error:
         raise disk_error("write", path, error) from error
 

@@ -229,7 +229,7 @@ def _columns(path: Path) -> list[str] | None:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return next(csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ","), [])
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq
 
         return list(pq.read_schema(path).names)
     return None

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from fusebench.benchmarks.atomic import _replace, disk_error, slug
+from fusebench.benchmarks.atomic import atomic_write, disk_error, slug
 from fusebench.benchmarks.record import Record
 from fusebench.benchmarks.samples import SamplePart, Samples
 from fusebench.errors import InputError
@@ -41,12 +41,7 @@ def write_samples(out: Path, record: Record, samples: Samples) -> Path:
     if not all(np.isfinite(part.values).all() for part in samples.parts):
         raise ValueError(f"samples of {record.spec_id} that are not finite")
     path = sample_path(out, record)
-    content = _encoded(samples, record)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
-    except OSError as error:
-        raise disk_error("write", path, error) from error
+    atomic_write(path, _encoded(samples, record))
     return path
 
 

