@@ -68,6 +68,11 @@ class DWAtt(Fusion):
             tokens = tokens + weights[..., place, None] * self.values[place](states.hidden[layer])
         return F.masked_mean(tokens, states.mask)
 
+    def layer_shares(self, states: LayerStates) -> dict[int, float]:
+        """Mean attention to each layer over real tokens; the last layer is also added as it is."""
+        shares = self.layer_weights(states)[states.mask].mean(dim=0)
+        return dict(zip(self.layers, shares.tolist(), strict=True))
+
     def layer_weights(self, states: LayerStates) -> Float[Tensor, "batch tokens layers"]:
         """What each layer counts for in each token; they sum to 1 over layers."""
         last = states.hidden[self.layers[-1]]

@@ -109,6 +109,10 @@ class Hire(_FusionGRU):
         H = torch.stack([states.hidden[k][states.mask] for k in self.sources], dim=1)
         return (per_token.unsqueeze(1) @ H).squeeze(1)
 
+    def layer_shares(self, states: LayerStates) -> dict[int, float]:
+        """Mean score of each layer in A over texts."""
+        return dict(zip(self.sources, self.scores(states).mean(dim=0).tolist(), strict=True))
+
     def scores(self, states: LayerStates) -> Float[Tensor, "batch layers"]:
         """What each layer of each text contributes; rows sum to 1 under softmax."""
         layers = torch.cat([states.hidden[k][states.mask] for k in self.sources])

@@ -75,6 +75,11 @@ class LayerAttention(Fusion):
         pooled = (alpha @ values).view(len(last), len(self.sources), -1).mean(dim=1)
         return torch.tanh(self.output(torch.cat([last, pooled], dim=1) if self.concat else pooled))
 
+    def layer_shares(self, states: States) -> dict[int, float]:
+        """Mean attention to each state over texts and queries."""
+        shares = self.layer_weights(states).mean(dim=(0, 1))
+        return dict(zip(self.layers, shares.tolist(), strict=True))
+
     def layer_weights(self, states: States) -> Float[Tensor, "batch queries states"]:
         """What each query pays to each state; rows sum to 1."""
         alpha, _ = self._attention(states)

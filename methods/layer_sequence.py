@@ -84,6 +84,10 @@ class ClsAttention(_FirstTokens):
         pooled = self.layer_weights(states).unsqueeze(1) @ self._sequence(states)
         return self.output(pooled.squeeze(1))
 
+    def layer_shares(self, states: States) -> dict[int, float]:
+        """Mean attention to each layer over texts."""
+        return dict(zip(self.layers, self.layer_weights(states).mean(dim=0).tolist(), strict=True))
+
     def layer_weights(self, states: States) -> Float[Tensor, "batch layers"]:
         """What each layer of each text counts for; rows sum to 1."""
         scores = self._sequence(states) @ self.query

@@ -38,6 +38,10 @@ class Fusion(nn.Module, ABC):
     def forward(self, states: Any) -> Float[Tensor, "batch out"]:
         """The vectors of a batch; `states` offers what `needs` names."""
 
+    def layer_shares(self, states: Any) -> dict[int, float]:
+        """Mean share of each layer in the vectors of these texts; empty where a fusion does not weigh layers."""
+        return {}
+
     @classmethod
     def simplest(cls, shape: StateShape, name: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """The simplest spelling of the same fusion on a backbone of this shape.

@@ -52,6 +52,10 @@ class ScalarMix(Fusion):
         pooled = (_standardized(states, k) if self.layer_norm else states.mean(k) for k in self.layers)
         return _weighted_sum(pooled, self.gamma * weights)
 
+    def layer_shares(self, states: Any) -> dict[int, float]:
+        """The weights, the same for all texts."""
+        return dict(zip(self.layers, self.mixing_weights().tolist(), strict=True))
+
     def mixing_weights(self) -> Float[Tensor, " layers"]:
         """What each layer contributes; they sum to 1."""
         return self.weights.to(F.accumulator(self.weights.dtype)).softmax(dim=0)
@@ -90,6 +94,10 @@ class WeightedLayers(Fusion):
             InputError: if the weights sum to nearly 0.
         """
         return _weighted_sum((states.mean(k) for k in self.layers), self.mixing_weights())
+
+    def layer_shares(self, states: Any) -> dict[int, float]:
+        """The weights, the same for all texts."""
+        return dict(zip(self.layers, self.mixing_weights().tolist(), strict=True))
 
     def mixing_weights(self) -> Float[Tensor, " layers"]:
         """What each layer contributes, of either sign; they sum to 1.

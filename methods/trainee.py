@@ -58,12 +58,6 @@ class Trainee:
         last = self.losses[-max(1, len(self.losses) // 10) :]
         return float(np.mean(last))
 
-    @property
-    def layer_weights(self) -> dict[int, float]:
-        """What a fusion with one weight a layer, the same for all texts, gives each layer; empty for others."""
-        weights = getattr(self.fusion, "mixing_weights", None)
-        return {} if weights is None else dict(zip(self.fusion.layers, weights().tolist(), strict=True))
-
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:
         """Within, an error ends this method's training and nobody else's.

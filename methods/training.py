@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from fusebench.methods.gradients import BatchGradients
-from fusebench.methods.parts import Sampler
+from fusebench.methods.parts import Fusion, Sampler
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import mix
 from fusebench.methods.row_batches import BatchStream, Rows
@@ -26,6 +27,7 @@ __all__ = ["Log", "Progress", "Selection", "TrainingLoop"]
 Progress = Callable[[int, int], None]  # updates done, updates in all
 Batch = Int[np.ndarray, " batch"]
 
+_PROBE = 64  # texts whose layer weights are logged
 _STREAMS = {"order": 1, "noise": 2}  # of random numbers
 
 
@@ -113,7 +115,7 @@ class TrainingLoop:
             with trainee.failing_alone():
                 event = self._learn(trainee, stage, update, rows, batches, shared)
                 trainee.losses.append(event["loss"])
-                event |= {f"layer_weight.{layer}": weight for layer, weight in trainee.layer_weights.items()}
+                event |= self._layer_weights(trainee, stage, update)
             if event and self._is_logged(stage, update):
                 self.log(trainee.name, {"stage": stage, "update": self._done(stage, update), **event})
 
@@ -159,6 +161,17 @@ class TrainingLoop:
             raise ArithmeticError(f"the loss is {event['loss']} at update {done}; try a smaller learning rate")
         rate = trainee.optimizer.param_groups[0]["lr"]
         return event | {"gradient_norm": trainee.step(), "learning_rate": rate}
+
+    def _layer_weights(self, trainee: Trainee, stage: int, update: int) -> dict[str, float]:
+        """At every tenth update that is logged, and the last: what each layer contributes, on a few texts."""
+        total = self.updates[stage]
+        weighs = type(trainee.fusion).layer_shares is not Fusion.layer_shares
+        if not weighs or (update % (10 * max(1, total // 100)) and update + 1 != total):
+            return {}
+        trainee.set_training(False, self.source.trained)
+        with torch.no_grad():
+            states = trainee.read(self.source, np.arange(min(_PROBE, len(self.source.lengths))), None)
+            return {f"layer_weight.{layer}": share for layer, share in trainee.fusion.layer_shares(states).items()}
 
     # After an update: what is logged, chosen, written
 

@@ -96,3 +96,13 @@ def test_the_start_is_as_written():
 def test_sizes_that_leave_nothing_are_refused(params):
     with pytest.raises(InputError):
         DWAtt(SHAPE, **params)
+
+
+def test_layer_shares_are_means_over_real_tokens():
+    states, _ = make("left")
+    fusion = stirred(DWAtt(SHAPE), 0.2)
+    real = fusion.layer_weights(states)[states.mask]
+    expected = {
+        layer: float(sum(token[place] for token in real) / len(real)) for place, layer in enumerate((1, 2, 3, 4))
+    }
+    assert fusion.layer_shares(states) == pytest.approx(expected)

@@ -173,3 +173,11 @@ def test_grus_start_between_the_inverse_roots_of_their_width():
 def test_sizes_that_leave_nothing_are_refused(kind, params):
     with pytest.raises(InputError):
         kind(SHAPE, **params)
+
+
+def test_layer_shares_are_mean_scores_of_the_layers_in_a():
+    states, texts = make()
+    fusion = stirred(Hire(SHAPE, include_last=False))
+    scores = fusion.scores(states)
+    expected = {layer: float(sum(scores[:, place]) / len(texts)) for place, layer in enumerate((1, 2, 3))}
+    assert fusion.layer_shares(states) == pytest.approx(expected)

@@ -9,7 +9,7 @@ import torch
 
 import fusebench.methods.training as training_module
 from fusebench.errors import InputError
-from fusebench.methods.parts import Sampler
+from fusebench.methods.parts import Fusion, Sampler
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import Recipe, mix
 from fusebench.methods.selection import Selection
@@ -358,6 +358,7 @@ def test_a_head_that_cannot_be_evaluated_fails_alone():
         """Cannot embed without noise."""
 
         layers, out_dim = (3,), 32
+        layer_shares = Fusion.layer_shares
 
         def forward(self, states):
             if not self.training:
@@ -452,3 +453,18 @@ def test_a_long_stage_logs_about_a_hundred_updates():
         log=lambda name, event: events.append(event["update"]),
     )
     assert events == [*range(1, 231, 2), 230]
+
+
+@pytest.mark.parametrize("sentence", ["layer-attention", "cls-attention", "weighted-layers", "scalar-mix"])
+def test_what_layers_count_for_is_logged_and_sums_to_1(sentence):
+    events = []
+    train(
+        [trainee(f"{sentence}+info-nce", Recipe(steps=3, batch_size=2))],
+        [rows()],
+        pooled(sentence),
+        log=lambda name, event: events.append(event),
+    )
+    for event in (events[0], events[-1]):
+        weights = [value for key, value in event.items() if key.startswith("layer_weight.")]
+        assert len(weights) > 1
+        assert sum(weights) == pytest.approx(1, abs=1e-5)
