@@ -81,13 +81,16 @@ def _rank_lines(rows: list[Row], tasks: list[str]) -> list[str]:
 
 
 def _origin_lines(records: list[Record], tasks: list[str]) -> list[str]:
-    newest = {record.spec.task.name: record for record in sorted(records, key=age)}
-    seconds = sum(newest[task].cost.pass_seconds for task in tasks)
+    shared = [record for record in records if record.spec.regime != "finetune"]
+    newest = {record.spec.task.name: record for record in sorted(shared or records, key=age)}
+    seconds = sum(newest[task].cost.pass_seconds for task in tasks if task in newest)
+    whose = "the backbone's pass, which all methods share" if shared else "the last method's own pass of its backbone"
+    if len(shared) not in (0, len(records)):
+        whose += "; a fine-tuned backbone has a pass of its own"
     versions = (r.spec.software.get("mteb") or r.environment.versions.get("mteb", "unknown") for r in records)
     commits = {(record.environment.git_commit, record.environment.git_dirty) for record in records}
     return [
         f"mteb {listed(versions)}; device: {listed(record.spec.device for record in records)}.",
-        f"encode s: a method alone on the texts of {counted(len(tasks), 'task')}; {seconds:.2f} s of it are the "
-        "backbone's pass, which all methods share.",
+        f"encode s: a method alone on the texts of {counted(len(tasks), 'task')}; {seconds:.2f} s of it are {whose}.",
         *[f"The rows come from {len(commits)} versions of the code."] * (len(commits) > 1),
     ]

@@ -83,7 +83,7 @@ def make_plan(options: Options) -> Plan:
         InputError: if any of them is not there or does not fit the others; nothing has been computed then.
     """
     for sentence in options.methods:
-        if sentence != ALL and "native" not in sentence and not _names_folder(sentence):
+        if sentence != ALL and "native" not in sentence and _folder_of(sentence) is None:
             parse(expand(sentence, None))
     views = _views(options)
     sources, notes = _task_sources(options, views)
@@ -195,26 +195,31 @@ def choose_methods(
     return tuple(chosen.values()), notes
 
 
-def _names_folder(sentence: str) -> bool:
-    """Whether a sentence starts with the folder of a saved method instead of a fusion."""
-    head = re.split(r"[+(]", sentence, maxsplit=1)[0].strip()
-    return "/" in head or "\\" in head or (bool(head) and saved_methods.is_saved(Path(head)))
+def _folder_of(sentence: str) -> str | None:
+    """The folder of a saved method that a sentence starts with instead of a fusion; its name may hold a + itself."""
+    pieces = sentence.split("+")
+    for count in range(len(pieces), 0, -1):
+        folder = "+".join(pieces[:count]).strip()
+        if folder and saved_methods.is_saved(Path(folder).expanduser()):
+            return folder
+    head = re.split(r"[+(]", sentence, maxsplit=1)[0]
+    return sentence if "/" in head or "\\" in head else None
 
 
 def _saved(sentence: str, backbone: Backbone) -> tuple[SavedMethod | None, str]:
     """The saved method that a sentence starts with, and the sentence with its name in the place of the folder.
 
     Raises:
-        InputError: if it was trained on another backbone.
+        InputError: if the folder holds none, or one that was trained on another backbone.
     """
-    if not _names_folder(sentence):
+    folder = _folder_of(sentence)
+    if folder is None:
         return None, sentence
-    head, *rest = sentence.split("+", 1)
-    saved = saved_methods.load(Path(head.strip()).expanduser())
+    saved = saved_methods.load(Path(folder).expanduser())
     trained_on, here = saved.identity["backbone"], backbone_spec(backbone).model_dump(mode="json")
     if any(trained_on[key] != here[key] for key in ("weights_sha256", "tokenizer_sha256", "blocks", "dim")):
-        raise InputError(f"{head} was trained on {trained_on['name']}, whose files differ from {here['name']}'s.")
-    return saved, "+".join([saved.method.name, *rest])
+        raise InputError(f"{folder} was trained on {trained_on['name']}, whose files differ from {here['name']}'s.")
+    return saved, saved.method.name + sentence.strip()[len(folder) :]
 
 
 def choose_device(asked: str) -> str:
