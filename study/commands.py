@@ -83,6 +83,11 @@ def report(flags: argparse.Namespace) -> int:
     for board in boards:
         print_board(board, screen)
     messages.print(f"{len(files)} board files and scores.csv are in {flags.out}", highlight=False, soft_wrap=True)
+    if flags.html is not None:
+        from fusebench.study.html_report import write_report
+
+        page = write_report(store, Path(flags.html) if flags.html else flags.out / "report.html")
+        messages.print(f"{page} opens in any browser, without a network", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -207,6 +207,9 @@ def report_parser() -> Parser:
     """Of `run_bench.py report`."""
     parser = Parser(prog="run_bench.py report", description="Rebuilds scores.csv and the boards from the records.")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--html", nargs="?", const="", metavar="FILE", help="one HTML page too (default FILE: OUT/report.html)"
+    )
     return parser
 
 
