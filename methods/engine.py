@@ -324,8 +324,11 @@ class SharedPass:
             self.statistics.fusion_seconds[name] += time.perf_counter() - started
 
 
-def _in_chunks(rows: int, size: int = 8192) -> list[slice]:
-    """Slices that cover so many rows; at least one, so that no rows give an empty result of the right width."""
+def _in_chunks(rows: int, size: int = 512) -> list[slice]:
+    """Slices that cover so many rows; at least one, so that no rows give an empty result of the right width.
+
+    Small, because a fusion may need hundreds of vectors a text on its way (the latents of multi-layer-latents).
+    """
     return [slice(start, start + size) for start in range(0, max(rows, 1), size)]
 
 
