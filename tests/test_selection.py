@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fusebench.methods.parts import Fusion
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import Recipe
 from fusebench.methods.selection import Selection, current_vectors
@@ -72,6 +73,7 @@ class Spoiled(torch.nn.Linear):
     """A linear head whose vectors are spoiled from an evaluation on: (of its calls without noise)."""
 
     layers, out_dim = (3,), 32
+    layer_shares = Fusion.layer_shares
 
     def __init__(self, how, calls):
         super().__init__(32, 32)
