@@ -56,6 +56,37 @@ def _compare(arguments: list[str]) -> int:
     return compare.show(flags)
 
 
+def _gate(arguments: list[str]) -> int:
+    from fusebench.study.flags import gate_parser
+
+    flags = gate_parser().parse_args(arguments)
+    from fusebench.study import gate
+
+    return gate.show(flags)
+
+
+def _verify(arguments: list[str]) -> int:
+    from fusebench.study.flags import record_parser
+
+    flags = record_parser("verify", "Scores a record's method again with stock tools, where they can.").parse_args(
+        arguments
+    )
+    from fusebench.study import verify
+
+    return verify.show(flags)
+
+
+def _replay(arguments: list[str]) -> int:
+    from fusebench.study.flags import record_parser
+
+    flags = record_parser("replay", "Runs a record again; says which input changed if it cannot.").parse_args(
+        arguments
+    )
+    from fusebench.study import replay
+
+    return replay.show(flags)
+
+
 def _doctor(arguments: list[str]) -> int:
     from fusebench.study.flags import doctor_parser
 
@@ -65,7 +96,16 @@ def _doctor(arguments: list[str]) -> int:
     return commands.doctor(flags)
 
 
-COMMANDS = {"run": _run, "list": _list, "report": _report, "compare": _compare, "doctor": _doctor}
+COMMANDS = {
+    "run": _run,
+    "list": _list,
+    "report": _report,
+    "compare": _compare,
+    "gate": _gate,
+    "verify": _verify,
+    "replay": _replay,
+    "doctor": _doctor,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -238,6 +238,44 @@ def compare_parser() -> Parser:
     return parser
 
 
+def _places_flags(parser: argparse._ActionsContainer) -> None:
+    """Where a run's inputs are now; records hold names and hashes, no paths."""
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="as in the run")
+    parser.add_argument("--backbone", metavar="NAME_OR_PATH", help="where the record's backbone is now")
+    parser.add_argument("--fit", metavar="NAME_OR_FILE", help="where its fit texts are now")
+    parser.add_argument("--train", type=_comma, metavar="A,B", help="where its training rows are now")
+    parser.add_argument("--dev", metavar="NAME_OR_FILE", help="where its dev rows are now")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+
+
+def gate_parser() -> Parser:
+    """Of `run_bench.py gate`."""
+    parser = Parser(
+        prog="run_bench.py gate", description="Whether scores are still those of a baseline, within its rerun noise."
+    )
+    parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="JSON, an object a cell")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="compare the records there instead of running again")
+    parser.add_argument("--update", action="store_true", help="measure anew and rewrite the baseline")
+    parser.add_argument("--reason", metavar="TEXT", help="why, with --update")
+    parser.add_argument("--reruns", type=_positive, default=5, metavar="N", help="to measure noise (default: 5)")
+    parser.add_argument("--spreads", type=float, default=5.0, metavar="K", help="tolerance in spreads (default: 5)")
+    for kind in ("markdown", "junit", "json"):
+        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write the verdicts as {kind}")
+    _places_flags(parser)
+    return parser
+
+
+def record_parser(command: str, description: str) -> Parser:
+    """Of `run_bench.py verify` and `run_bench.py replay`."""
+    parser = Parser(prog=f"run_bench.py {command}", description=description)
+    parser.add_argument("record", type=Path, metavar="RECORD", help="a JSON file below runs/ of a results folder")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="the saved weights of a trained method")
+    if command == "replay":
+        parser.add_argument("--anyway", action="store_true", help="run although an input has changed")
+    _places_flags(parser)
+    return parser
+
+
 def doctor_parser() -> Parser:
     """Of `run_bench.py doctor`."""
     parser = Parser(

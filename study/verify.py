@@ -1,0 +1,192 @@
+"""`run_bench.py verify`: a record's score through stock mteb, and with stock sentence-transformers where it can."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from fusebench.benchmarks.baseline import FLOOR
+from fusebench.benchmarks.mteb_bridge import quiet
+from fusebench.benchmarks.record import Prompts, Record
+from fusebench.benchmarks.task_source import load_data, task_of
+from fusebench.benchmarks.tasks import find_tasks
+from fusebench.methods.backbone import DTYPES, Backbone
+from fusebench.methods.backbone_loading import quiet_transformers
+from fusebench.methods.checkpoint import load_module
+from fusebench.methods.encoder import Encoder
+from fusebench.methods.grammar import Method
+from fusebench.methods.pooling_config import stated_lower_case
+from fusebench.methods.registry import load_plugins
+from fusebench.study.record_file import changes, read_record
+from fusebench.study.replay import Again, look_up, places_of
+from fusebench.study.screen import Screen
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+# Part -> pooling mode of sentence-transformers.
+_MODES = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "mean-sqrt-len": "mean_sqrt_len_tokens",
+    "weighted-mean": "weightedmean",
+    "last-token": "lasttoken",
+}
+# Weights that were trained are taken from where the run left them, so these say nothing.
+_OF_TRAINING = ("weights_sha256", "train.", "code")
+
+
+def show(flags: argparse.Namespace) -> int:
+    """Prints the score by each way and its difference from the record's; 1 if one is above 1e-4.
+
+    Args:
+        flags: `record` (a file), `data_dir`, `backbone`, `fit`, `train`, `dev`, `weights`, `plugin`.
+
+    Raises:
+        InputError: the record cannot be used, or something that it names is not there.
+    """
+    load_plugins(flags.plugin)
+    record, screen = read_record(flags.record), Screen()
+    again = look_up(record, flags.record, places_of(flags), saved=record.spec.train is not None)
+    for where, then, now in changes(record.spec, again.cell.spec):
+        if not where.startswith(_OF_TRAINING):
+            screen.print(f"changed: {where}: {then} then, {now} now", highlight=False, markup=False, soft_wrap=True)
+    scores = {"our vectors through stock mteb": through_mteb(again)}
+    reason = inexpressible(again.cell.method, again.plan.backbone)
+    if reason is None:
+        scores["stock sentence-transformers and mteb"] = with_sentence_transformers(again)
+    _print(record, scores, screen)
+    if reason is not None:
+        screen.print(
+            f"sentence-transformers cannot express it: {reason}", highlight=False, markup=False, soft_wrap=True
+        )
+    return 0 if all(abs(score - record.main_score) <= FLOOR for score in scores.values()) else 1
+
+
+def through_mteb(again: Again) -> float:
+    """Main score of our encoder, handed to mteb as any other model: its loading, batches, similarity and metrics."""
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ModelMeta
+
+    encoder, prompts = _encoder(again), again.options.prompts
+
+    class Ours(AbsEncoder):
+        """The encoder under mteb's protocol."""
+
+        def __init__(self) -> None:
+            self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "fusebench/verified", "revision": "1"})
+
+        def encode(self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any = None, **kwargs: Any) -> Any:
+            prompt = getattr(prompts, "text" if prompt_type is None else prompt_type.value)
+            return encoder.encode([prompt + text for batch in inputs for text in batch["text"]])
+
+    return _evaluate(Ours(), again)
+
+
+def with_sentence_transformers(again: Again) -> float:
+    """Main score of the method built of sentence-transformers' own modules, through mteb's own wrapper of it."""
+    from mteb.models.model_meta import ModelMeta
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+
+    prompts = again.options.prompts
+    by_role = {"STS": prompts.text, "query": prompts.query, "document": prompts.document}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mteb asks sentence-transformers by an old name
+        model = SentenceTransformerEncoderWrapper(
+            stock_model(again.cell.method, again.plan.backbone),
+            model_prompts=None if prompts == Prompts() else by_role,
+        )
+    model.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "stock/verified", "revision": "1"})
+    return _evaluate(model, again)
+
+
+def inexpressible(method: Method, backbone: Backbone) -> str | None:
+    """Why sentence-transformers has no modules for this method; None if it has."""
+    fusion = method.fusion.name
+    if method.trained or method.random:
+        return f"{method.name} has weights of its own."
+    if fusion not in _MODES:
+        return f"it has no module for {fusion}."
+    if method.build_fusion(backbone.shape).layers != (backbone.shape.blocks,):
+        return f"its pooling reads the last layer, and {method.fusion} another one."
+    others = [transform.name for transform in method.transforms if transform.name != "normalize"]
+    if others:
+        return f"it has no module for {others[0]}."
+    if backbone.remote_code:
+        return "the backbone comes with code of its own."
+    if backbone.tokenizer.pad_token is None:
+        return "it needs a padding token, and the backbone's tokenizer has none."
+    return None
+
+
+def stock_model(method: Method, backbone: Backbone) -> SentenceTransformer:
+    """The method as a `SentenceTransformer` of its own modules over the same folder."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    folder = backbone.source.folder
+    with quiet_transformers():
+        transformer = Transformer(
+            str(folder),
+            max_seq_length=backbone.limit.tokens,
+            do_lower_case=stated_lower_case(folder),
+            model_kwargs={"dtype": DTYPES[backbone.dtype]},
+        )
+    modules = [transformer, Pooling(backbone.shape.dim, _MODES[method.fusion.name])]
+    return SentenceTransformer(
+        modules=[*modules, *([Normalize()] if method.transforms else [])], device=str(backbone.device)
+    )
+
+
+def _encoder(again: Again) -> Encoder:
+    """The cell's method with its weights in place."""
+    cell, backbone, plan = again.cell, again.plan.backbone, again.plan
+    with torch.random.fork_rng():
+        torch.manual_seed(cell.seed or 0)
+        fusion = cell.method.build_fusion(backbone.shape)
+    if cell.saved is not None:
+        tensors = cell.saved.tensors()
+        load_module(fusion, tensors, "fusion.")
+        if cell.saved.regime == "finetune":
+            load_module(backbone.model, tensors, "backbone.")
+    fit = [again.options.prompts.text + text for text in plan.fit.texts] if plan.fit else []
+    return Encoder(backbone, cell.method, fusion=fusion, fit_texts=fit, batch_tokens=again.options.batch_tokens)
+
+
+def _evaluate(model: Any, again: Again) -> float:
+    import mteb
+
+    name, limit = again.cell.task.spec.name, again.options.limit
+    (source,) = find_tasks([name], again.options.data_dir)
+    # A limit is ours, so is the cutting; without one the data come as mteb loads them.
+    task = again.cell.task.task if limit is not None else task_of(source)
+    with quiet():
+        if limit is None:
+            load_data(task, source)
+        results = mteb.evaluate(
+            model,
+            [task],
+            cache=None,
+            co2_tracker=False,
+            encode_kwargs={"batch_size": 32, "show_progress_bar": False},
+            show_progress_bar=False,
+        )
+    return float(results[0].get_score())
+
+
+def _print(record: Record, scores: Mapping[str, float], screen: Screen) -> None:
+    spec = record.spec
+    table = Table("score of", spec.task.metric, "difference", "", box=None, pad_edge=False)
+    table.add_row(Text(f"the record: {spec.method.name} on {spec.task.name}"), f"{record.main_score:.6f}", "", "")
+    for way, score in scores.items():
+        difference = score - record.main_score
+        verdict = "agrees" if abs(difference) <= FLOOR else "DIFFERS"
+        table.add_row(way, f"{score:.6f}", f"{difference:+.1e}", verdict)
+    screen.print(table)
