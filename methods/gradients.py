@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from fusebench.methods.batching import plan_batches
+from fusebench.methods.engine import BATCH_TOKENS
 from fusebench.methods.recipe import Recipe, mix
 from fusebench.methods.row_batches import Rows
 from fusebench.methods.state_sources import StateSource, View
@@ -62,7 +64,8 @@ class BatchGradients:
         """
         columns = rows.columns[:, batch]
         texts = columns.reshape(-1)
-        parts = _slices(len(texts), self.recipe.chunk)
+        parts = self._parts(texts)
+        back = torch.from_numpy(np.concatenate(parts).argsort()).to(self.source.device)
         objective = trainee.objectives[stage]
         views: list[View] = [None] if objective.views == 1 else list(range(objective.views))
         pieces = [(view, texts[part]) for view in views for part in parts]
@@ -83,14 +86,16 @@ class BatchGradients:
             return _Piece(vectors, {name: share * guide(states) for name, guide in guides}, statistics)
 
         def loss_of(vectors: Sequence[Tensor]) -> Tensor:
-            joined = (torch.cat(tuple(vectors[v * len(parts) : (v + 1) * len(parts)])) for v in range(len(views)))
+            joined = (
+                torch.cat(tuple(vectors[v * len(parts) : (v + 1) * len(parts)]))[back] for v in range(len(views))
+            )
             embeddings = [column for view in joined for column in view.chunk(len(columns))]
             loss: Tensor = objective(embeddings, self._labels(rows, batch), self._groups(rows, batch))
             return loss
 
         factors = {name: guide.factor for name, guide in trainee.guides}
         backward = trainee.accelerator.backward
-        if len(parts) == 1:
+        if self.recipe.chunk is None or len(parts) == 1:
             made = [embed(place) for place in range(len(pieces))]
             loss = loss_of([piece.vectors for piece in made])
             backward((loss + _guided(made, factors)) / self.recipe.accumulate)
@@ -112,6 +117,17 @@ class BatchGradients:
                 _Piece(leaf, {name: value.detach() for name, value in again.penalties.items()}, again.statistics)
             )
         return _terms(loss, made, factors)
+
+    def _parts(self, texts: Int[np.ndarray, " texts"]) -> list[Int[np.ndarray, " part"]]:
+        """Places of the texts that are embedded at once: by length, so that little of a part is padding.
+
+        The same for every source, because noise is drawn a part at a time.
+        """
+        lengths = self.source.lengths[texts]
+        if self.recipe.chunk is not None:
+            order = np.argsort(-lengths, kind="stable")
+            return [order[start : start + self.recipe.chunk] for start in range(0, len(order), self.recipe.chunk)]
+        return plan_batches(lengths, BATCH_TOKENS.get(self.source.device.type, 4096))
 
     def _states(
         self, trainee: Trainee, numbers: Int[np.ndarray, " texts"], view: View, shared: dict[Any, Any], key: Any
@@ -155,8 +171,3 @@ def _terms(loss: Tensor, made: Sequence[_Piece], factors: Mapping[str, float]) -
         for name, number in piece.statistics.items():
             terms[name] = terms.get(name, 0.0) + number
     return terms | {f"{name}.factor": factor for name, factor in factors.items()}
-
-
-def _slices(count: int, size: int | None) -> list[slice]:
-    size = size or count
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fusebench.methods import gradients as gradients_module
 from fusebench.methods.gradients import BatchGradients, seeded
 from fusebench.methods.parts import Objective
 from fusebench.methods.precision import build_accelerators
@@ -69,6 +70,24 @@ CASES = [
     ("layer-attention(activation=none)+simcse", frozen, "sentences"),
     ("mlp+simcse", silent, "sentences"),
 ]
+
+
+@pytest.mark.parametrize(("sentence", "source_of", "kind"), CASES)
+def test_parts_of_similar_length_have_the_gradients_of_one_padded_batch(sentence, source_of, kind, monkeypatch):
+    whole, expected = gradients(sentence, source_of, kind=kind)
+    sizes = []
+    plan = gradients_module.plan_batches
+
+    def small_parts(lengths, budget):
+        parts = plan(lengths, 24)
+        sizes.append(len(parts))
+        return parts
+
+    monkeypatch.setattr(gradients_module, "plan_batches", small_parts)
+    found, terms = gradients(sentence, source_of, kind=kind)
+    assert sizes[0] > 1
+    assert_near(found, whole, 1e-5)
+    assert terms[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize(("sentence", "source_of", "kind"), CASES)

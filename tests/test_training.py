@@ -63,7 +63,8 @@ def test_a_head_learns_what_a_plain_loop_teaches_it():
         optimizer.step()
         losses.append(loss.item())
     loop = train([one], [pairs], source)
-    assert_near(dict(one.fusion.state_dict()), dict(head.state_dict()), 1e-6)
+    # The loop sums a batch in another order, and Adam takes the rounding of gradients near zero for their size.
+    assert_near(dict(one.fusion.state_dict()), dict(head.state_dict()), 1e-5)
     assert one.losses == pytest.approx(losses, rel=1e-5)
     assert (loop.updates, loop.examples) == ((9,), 36)
     assert one.loss == one.losses[-1]
