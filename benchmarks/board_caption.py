@@ -7,12 +7,14 @@ from typing import get_args
 from fusebench.benchmarks.board_groups import leading_spec
 from fusebench.benchmarks.board_overlap import overlap_lines
 from fusebench.benchmarks.board_rows import Row, age, row_labels, twin
+from fusebench.benchmarks.board_significance import lines_on_tests
+from fusebench.benchmarks.board_tests import BoardTests
 from fusebench.benchmarks.board_training import training_lines
 from fusebench.benchmarks.board_words import counted, listed, text_set
 from fusebench.benchmarks.record import Record, TaskType
 
 
-def board_caption(rows: list[Row], tasks: list[str], missing: list[str]) -> list[str]:
+def board_caption(rows: list[Row], tasks: list[str], missing: list[str], tests: BoardTests | None) -> list[str]:
     """What a reader must know to quote the board, one sentence or two a line."""
     records = [record for row in rows for record in row.records]
     return [
@@ -22,6 +24,7 @@ def board_caption(rows: list[Row], tasks: list[str], missing: list[str]) -> list
         *_score_lines(records, missing),
         *_seed_lines(rows),
         *_rank_lines(rows, tasks),
+        *lines_on_tests(tests),
         *_origin_lines(records, tasks),
     ]
 
@@ -71,7 +74,7 @@ def _seed_lines(rows: list[Row]) -> list[str]:
 
 
 def _rank_lines(rows: list[Row], tasks: list[str]) -> list[str]:
-    lines = ["Rank: Borda count on the printed scores; differences are not tested for significance."]
+    lines = ["Rank: Borda count on the printed scores."]
     lacking = {label: set(tasks) - set(row.cells) for label, row in zip(row_labels(rows), rows, strict=True)}
     if named := [f"{label} lacks {listed(absent)}" for label, absent in lacking.items() if absent]:
         lines.append(f"Not ranked or averaged: {'; '.join(named)}.")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fusebench.benchmarks.atomic import atomic_write, disk_error
 from fusebench.benchmarks.board_markup import LEFT, latex, markdown, markdown_table, plain
+from fusebench.benchmarks.board_significance import GROUP, INTERVAL, tests_frame
 from fusebench.benchmarks.board_table import PLUS_MINUS
 from fusebench.benchmarks.leaderboard import Board
 from fusebench.benchmarks.scores_table import to_csv
@@ -28,8 +29,8 @@ _TASK_SPREADS = "± of single tasks"
 def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
     """Writes each board as .md, .csv and .tex below `out/leaderboards` and the overview `out/README.md`.
 
-    What training took, and scores without known pairs, are CSV files in the folders `training` and `overlap`
-    beside it. Board files of earlier reports that these boards do not replace are removed.
+    What training took, scores without known pairs, and intervals and tests are CSV files in the folders `training`,
+    `overlap` and `tests` beside it. Board files of earlier reports that these boards do not replace are removed.
 
     Raises:
         InputError: the disk refused, or `out/README.md` is someone else's.
@@ -45,6 +46,8 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
         for folder, table in (("training", board.training), ("overlap", board.overlap)):
             if table is not None:
                 texts[place / folder / f"{name}.csv"] = to_csv(table.sortable())
+        if board.tests is not None:
+            texts[place / "tests" / f"{name}.csv"] = to_csv(tests_frame(board.tests))
     texts[out / "README.md"] = _readme(boards, names, out.resolve().name)
     for path, text in texts.items():
         atomic_write(path, text)
@@ -104,8 +107,10 @@ def _readme(boards: Sequence[Board], names: Sequence[str], folder: str) -> str:
         "- `samples/`: the same cells by sample: similarities of pairs, metrics of queries; no text, no label",
         "- `training/`, `trained/`: the log of each training and the weights that it gave, if anything was trained",
         "- `suites/`: which tasks were asked for together",
-        "- `leaderboards/`: the boards below as Markdown, CSV and LaTeX; beside boards of trained methods, in "
-        "`training/` and `overlap/`, what training took and scores without known pairs",
+        "- `tests/`: intervals of the scores of each board, and what paired tests say of its methods",
+        "- `leaderboards/`: the boards below as Markdown, CSV and LaTeX; beside them, in `tests/`, all numbers of "
+        "the tests, and of trained methods, in `training/` and `overlap/`, what training took and scores without "
+        "known pairs",
         "- `quarantine/`: files that could not be trusted, if any were moved away",
         "",
         f"To make the boards and this page anew: `python run_bench.py report --out {shlex.quote(folder)}`",
@@ -114,7 +119,8 @@ def _readme(boards: Sequence[Board], names: Sequence[str], folder: str) -> str:
     ]
     for board, name in zip(boards, names, strict=True):
         link = f"leaderboards/{board.folder}/{name}"
-        shown = ["rank", "method", *(board.averages or board.tasks)]
+        tested = [column for column in (INTERVAL, GROUP) if column in board.table]
+        shown = ["rank", "method", *(board.averages or board.tasks), *tested]
         top = board.scores.printed().loc[:, shown].head(5)
         lines += ["", f"### {plain(board.title)}: {plain(board.backbone)}", "", markdown_table(top), ""]
         more = len(board.table) - len(top)

@@ -6,7 +6,10 @@ import re
 
 import pandas as pd
 
+from fusebench.benchmarks.board_significance import tables_of_tests
 from fusebench.benchmarks.leaderboard import Board
+
+Bold = tuple[str, list[bool]] | None
 
 LEFT = ("rank", "method", "regime", "trained on", "states read")  # columns of words
 
@@ -29,7 +32,7 @@ def markdown(board: Board) -> str:
     lines = [
         f"# {plain(board.title)}: {plain(board.backbone)}",
         "",
-        markdown_table(board.scores.printed()),
+        markdown_table(board.scores.printed(), bold=_bold(board)),
         "",
         *(f"- {plain(line)}" for line in board.caption),
     ]
@@ -39,12 +42,27 @@ def markdown(board: Board) -> str:
     ]:
         if table is not None:
             lines += ["", f"## {title}", "", note, "", markdown_table(table.printed())]
+    for title, note, printed in tables_of_tests(board.tests):
+        lines += ["", f"## {title}", "", plain(note), "", markdown_table(printed)]
     return "\n".join(lines) + "\n"
 
 
-def markdown_table(table: pd.DataFrame) -> str:
-    """A pipe table of cells that are text."""
+def _bold(board: Board) -> Bold:
+    """The leading scores of the methods that the test does not tell from the best."""
+    if board.tests is None or board.tests.leading is None:
+        return None
+    best = [
+        label for label in board.table["method"] if (own := board.tests.method(str(label))) and own.among_the_best
+    ]
+    return board.tests.leading, board.table["method"].isin(best).tolist()
+
+
+def markdown_table(table: pd.DataFrame, bold: Bold = None) -> str:
+    """A pipe table of cells that are text; `bold` names a column and says which of its cells are."""
     safe = table.map(plain)
+    if bold is not None:
+        column, marked = bold
+        safe[column] = [f"**{cell}**" if own else cell for cell, own in zip(safe[column], marked, strict=True)]
     safe.columns = pd.Index([plain(name) for name in table.columns])
     align = ["left" if name in LEFT else "right" for name in table.columns]
     # tabulate would turn "80.10" back into a number and print 80.1.
@@ -62,8 +80,24 @@ def latex(board: Board, label: str) -> str:
     table = board.scores.printed()
     align = "".join("l" if name in LEFT else "r" for name in table.columns)
     caption = " ".join([f"{board.title}: {board.backbone}.", *board.caption])
-    escaped = "".join(_LATEX.get(character, character) for character in " ".join(caption.split()))
+    table = table.map(_escaped)
+    table.columns = pd.Index([_escaped(name) for name in table.columns])
+    if (bold := _bold(board)) is not None:
+        column, marked = _escaped(bold[0]), bold[1]
+        table[column] = [
+            rf"\textbf{{{cell}}}" if own else cell for cell, own in zip(table[column], marked, strict=True)
+        ]
     text = table.to_latex(
-        index=False, escape=True, column_format=align, caption=escaped, label=f"tab:{label}", position="htbp"
+        index=False,
+        escape=False,
+        column_format=align,
+        caption=_escaped(caption),
+        label=f"tab:{label}",
+        position="htbp",
     )
-    return f"% needs \\usepackage{{booktabs}}\n{text.replace('±', _LATEX['±'])}"
+    return f"% needs \\usepackage{{booktabs}}\n{text}"
+
+
+def _escaped(text: str) -> str:
+    """`text` as LaTeX prints it."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

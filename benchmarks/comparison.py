@@ -123,6 +123,15 @@ class Resampled:
             for (one, other), estimate, single, adjusted in zip(pairs, estimates, *p, strict=True)
         ]
 
+    def by_seed(self) -> Resampled:
+        """The same with each seed of a contender as a contender of its own, in order."""
+        return replace(
+            self,
+            contenders=tuple(Contender(own.label, (seed,)) for own in self.contenders for seed in own.seeds),
+            observed=tuple(row[None] for own in self.observed for row in own),
+            draws=tuple(rows[None] for own in self.draws for rows in own),
+        )
+
     def against(self, baseline: int, on: Floats) -> list[Difference]:
         """Every other contender less the baseline: the default family."""
         return self.differences([(k, baseline) for k in range(len(self.contenders)) if k != baseline], on)
@@ -207,12 +216,16 @@ class Resampled:
 
 
 def averages(types: Mapping[str, str]) -> dict[str, Floats]:
-    """Weights of the tasks in the averages that boards show: each type of several tasks, then all types alike.
+    """Weights of the tasks in the averages that are made of several of them.
 
     Args:
         types: Type of each task, in the order of the weights.
     """
+    return {name: on for name, on in board_averages(types).items() if np.count_nonzero(on) > 1}
+
+
+def board_averages(types: Mapping[str, str]) -> dict[str, Floats]:
+    """Weights of the tasks in every average that a board shows: each type, then, of several, all types alike."""
     kinds = {kind: np.asarray([float(own == kind) for own in types.values()]) for kind in types.values()}
     means = {f"{kind} avg": member / member.sum() for kind, member in kinds.items()}
-    overall = {"overall": np.mean(list(means.values()), axis=0)} if len(means) > 1 else {}
-    return {name: on for name, on in means.items() if np.count_nonzero(on) > 1} | overall
+    return means | ({"overall": np.mean(list(means.values()), axis=0)} if len(means) > 1 else {})

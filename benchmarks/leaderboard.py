@@ -15,7 +15,9 @@ from fusebench.benchmarks.board_caption import board_caption
 from fusebench.benchmarks.board_groups import aspects, board_groups, leading_spec, spec_ids
 from fusebench.benchmarks.board_overlap import overlap_table
 from fusebench.benchmarks.board_rows import Row, method_rows, row_labels, training_free, twin
+from fusebench.benchmarks.board_significance import tested_cells
 from fusebench.benchmarks.board_table import MISSING, Estimate, Table, estimate
+from fusebench.benchmarks.board_tests import BoardTests, identity_of
 from fusebench.benchmarks.board_training import training_table
 from fusebench.benchmarks.record import Record, Spec, TaskType
 from fusebench.benchmarks.store import AskedSuite
@@ -28,7 +30,7 @@ class Board:
     `scores` are x100. `training` says what training took, `overlap` has the scores without test pairs that
     training saw; None where there is nothing to say. `folder` and `suite` are file names; `aspects` are words
     that tell boards of the same backbone and suite apart, the last of them a hash of all that they depend on.
-    `spec_ids` are the records behind it.
+    `spec_ids` are the records behind it, `tests` what paired tests say of them, or None.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Board:
     suite: str
     aspects: tuple[str, ...]
     spec_ids: frozenset[str]
+    tests: BoardTests | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -50,11 +53,21 @@ class Board:
         return self.scores.values
 
 
-def build_boards(records: Iterable[Record], suites: Iterable[AskedSuite]) -> list[Board]:
-    """Every board that the records give; the order of the arguments does not matter."""
+def build_boards(
+    records: Iterable[Record], suites: Iterable[AskedSuite], tests: Iterable[BoardTests] = ()
+) -> list[Board]:
+    """Every board that the records give, with those of the tests that are of its records.
+
+    The order of the arguments does not matter.
+    """
     records = list(records)
+    known = {one.identity: one for one in tests}
     asked_once = {asked.name: asked for asked in sorted(suites, key=lambda asked: (asked.name, asked.tasks))}
-    boards = [_board(group, asked) for asked in asked_once.values() for group in board_groups(records, asked.tasks)]
+    boards = [
+        _board(group, asked, known.get(identity_of(spec_ids(group))))
+        for asked in asked_once.values()
+        for group in board_groups(records, asked.tasks)
+    ]
     return sorted(boards, key=lambda board: (board.folder, board.suite, board.aspects))
 
 
@@ -120,7 +133,9 @@ def _averages(row: Row, types: dict[str, str]) -> dict[str, Estimate]:
     return dict(zip(names, map(estimate, columns) if columns else [MISSING] * len(names), strict=True))
 
 
-def _table(rows: list[Row], types: dict[str, str], averaged: bool) -> tuple[Table, list[str]]:
+def _table(
+    rows: list[Row], types: dict[str, str], averaged: bool, tests: BoardTests | None
+) -> tuple[Table, list[str]]:
     """The sorted table and the names of its average columns."""
     seeded = any(row.seeds for row in rows)
     averages: list[str] = []
@@ -136,6 +151,7 @@ def _table(rows: list[Row], types: dict[str, str], averaged: bool) -> tuple[Tabl
             **({"seeds": row.seeds} if seeded else {}),
             **scores,
             **means,
+            **(tested_cells(tests, label) if tests else {}),
             **costs,
         }
         # By rank; a row that equals another stands right below it; rows without a rank come last.
@@ -150,16 +166,18 @@ def _falling(number: float) -> float:
     return math.inf if math.isnan(number) else -number
 
 
-def _board(records: list[Record], asked: AskedSuite) -> Board:
+def _board(records: list[Record], asked: AskedSuite, tests: BoardTests | None) -> Board:
     rows, spec = method_rows(records), leading_spec(records)
     kinds = {record.spec.task.name: str(record.spec.task.type) for record in records}
     types = {task: kinds[task] for task in asked.tasks if task in kinds}
     missing = [task for task in dict.fromkeys(asked.tasks) if task not in kinds]
-    scores, averages = _table(rows, types, averaged=not missing)
+    # One board may have the tasks of another suite too, but not its averages.
+    tests = tests if tests and tests.covers(list(types), averaged=not missing) else None
+    scores, averages = _table(rows, types, averaged=not missing, tests=tests)
     return Board(
         title=_title(asked, len(missing), spec.limit),
         backbone=spec.backbone.name,
-        caption=tuple(board_caption(rows, list(types), missing)),
+        caption=tuple(board_caption(rows, list(types), missing, tests)),
         scores=scores,
         training=training_table(rows),
         overlap=overlap_table(rows, list(types)),
@@ -169,6 +187,7 @@ def _board(records: list[Record], asked: AskedSuite) -> Board:
         suite=slug(asked.name),
         aspects=aspects(records, asked.name),
         spec_ids=spec_ids(records),
+        tests=tests,
     )
 
 

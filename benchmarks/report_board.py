@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fusebench.benchmarks.board_markup import LEFT
 from fusebench.benchmarks.board_rows import Row, row_labels, training_free
+from fusebench.benchmarks.board_significance import GROUP, INTERVAL
 from fusebench.benchmarks.board_table import Table
 from fusebench.benchmarks.leaderboard import Board
 from fusebench.benchmarks.record import Record
@@ -103,7 +104,9 @@ def board_table(board: Board, labelled: Sequence[tuple[str, Row]]) -> BoardTable
     names = [str(name) for name in board.table.columns]
     costs = [name for name in names if name in ("seeds", "dims", "params added", "encode s")]
     columns = [Column("rank", "rank"), Column("method", "text")]
-    columns += [Column(name, "average") for name in board.averages[::-1]]
+    averages = [Column(name, "average") for name in board.averages[::-1]]
+    tested = [Column(name, "text") for name in (INTERVAL, GROUP) if name in names]  # of the first average
+    columns += averages[:1] + tested + averages[1:]
     columns += [Column(name, "score") for name in board.tasks] + [Column(name, "number") for name in costs]
     cells = {column.name: table_cells(board.scores, column.name, column.kind) for column in columns}
     lines = []

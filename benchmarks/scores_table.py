@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from fusebench.benchmarks.atomic import atomic_write
+from fusebench.benchmarks.board_tests import ScoreWithInterval
 from fusebench.benchmarks.record import Overlap, Record, Score, Training, TrainingSpec
 
 COLUMNS = [
@@ -23,6 +24,10 @@ COLUMNS = [
     "is_main",
     "seed",
     "score",
+    "low",
+    "high",
+    "low_clusters",
+    "high_clusters",
     "max_length",
     "dtype",
     "regime",
@@ -58,6 +63,7 @@ _INTEGERS = [
     *["texts", "known_texts", "pairs", "pairs_both_known"],
 ]
 _FLOATS = [
+    *["low", "high", "low_clusters", "high_clusters"],
     *["learning_rate", "learning_rate_new", "training_seconds", "chosen_learning_rate", "chosen_learning_rate_new"],
     *["dev_score", "main_score_without"],
 ]
@@ -65,28 +71,35 @@ _FLOATS = [
 _ORDER = ["backbone", "backbone_revision", "method", "task", "seed", "spec_id", "split", "subset", "metric"]
 
 
-def scores_frame(records: Iterable[Record]) -> pd.DataFrame:
+def scores_frame(records: Iterable[Record], intervals: Mapping[str, ScoreWithInterval] | None = None) -> pd.DataFrame:
     """One row a score, in an order that depends on nothing but the records.
 
-    Scores are mteb's fractions, unrounded; numbers that a cell may lack are nullable. `train`, `train_kinds`
-    and `train_rows` say, for each objective in order, what it was trained on, joined by `+`. The training,
-    the overlap of a task with it and `main_score_without` belong to the record and repeat with each score.
+    Scores are mteb's fractions, unrounded; numbers that a cell may lack are nullable. `low` to `high` is the 95 %
+    interval of a main score over items, where the cell was tested, `low_clusters` to `high_clusters` that over
+    clusters of items that share texts; of a task with several main scores it is known of their mean only. `train`,
+    `train_kinds` and `train_rows` say, for each objective in order, what it was trained on, joined by `+`. The
+    training, the overlap of a task with it and `main_score_without` belong to the record and repeat with each score.
     """
-    rows = [_row(record, score) for record in records for score in record.scores]
+    known = intervals or {}
+    rows = [_row(record, score, known.get(record.spec_id)) for record in records for score in record.scores]
     types = {"score": "float64", **dict.fromkeys(_INTEGERS, "Int64"), **dict.fromkeys(_FLOATS, "Float64")}
     frame = pd.DataFrame(rows, columns=COLUMNS).astype(types)
     return frame.sort_values(_ORDER, kind="stable", na_position="first", ignore_index=True)
 
 
-def write_scores_csv(records: Iterable[Record], path: Path) -> None:
-    """Writes `scores_frame` as CSV; Python's `float` reads every score back exactly.
+def write_scores(
+    records: Iterable[Record], out: Path, intervals: Mapping[str, ScoreWithInterval] | None = None
+) -> list[Path]:
+    """Writes `scores_frame` as `scores.csv`, where Python's `float` reads every score back exactly, and as Parquet.
 
     Raises:
-        InputError: the disk refused; the old file is as it was.
+        InputError: the disk refused; the old files are as they were.
     """
-    frame = scores_frame(records)
+    frame = scores_frame(records, intervals)
+    atomic_write(out / "scores.parquet", frame.to_parquet(index=False, compression="zstd"))
     frame["is_main"] = ["true" if is_main else "false" for is_main in frame["is_main"]]
-    atomic_write(path, to_csv(frame))
+    atomic_write(out / "scores.csv", to_csv(frame))
+    return [out / "scores.csv", out / "scores.parquet"]
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -106,7 +119,7 @@ def defused(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not number else text
 
 
-def _row(record: Record, score: Score) -> list[object]:
+def _row(record: Record, score: Score, interval: ScoreWithInterval | None) -> list[object]:
     spec = record.spec
     trained_on = spec.train.rows if spec.train else ()
     return [
@@ -121,6 +134,7 @@ def _row(record: Record, score: Score) -> list[object]:
         score.is_main,
         spec.seed,
         score.value,
+        *_interval(record, score, interval),
         spec.max_length,
         spec.dtype,
         spec.regime,
@@ -134,6 +148,13 @@ def _row(record: Record, score: Score) -> list[object]:
         *_took(record.training),
         *_overlap(record.overlap),
     ]
+
+
+def _interval(record: Record, score: Score, interval: ScoreWithInterval | None) -> list[object]:
+    if interval is None or not score.is_main or sum(one.is_main for one in record.scores) > 1:
+        return [None] * 4
+    clusters = interval.clusters
+    return [interval.items.low, interval.items.high, clusters and clusters.low, clusters and clusters.high]
 
 
 def _asked(train: TrainingSpec | None) -> list[object]:

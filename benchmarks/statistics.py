@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement, groupby
 from string import ascii_lowercase
 
 import numpy as np
@@ -144,13 +145,39 @@ def indistinguishable_groups(different: NDArray[np.bool_]) -> list[tuple[int, ..
     return sorted(tuple(sorted(group)) for group in groups)
 
 
-def letters(groups: list[tuple[int, ...]], count: int) -> list[str]:
-    """What each method is marked with: methods that share a letter are not told apart."""
+def covering(groups: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """As few of the groups as say the same: every two methods that share one of the groups share one of these.
+
+    Fifty methods can have dozens of maximal groups, most of which tell nothing new. Which are the fewest is a clique
+    cover, which nobody knows to find fast; the group with most pairs that no chosen one has is taken, time and again
+    (Gramm et al. 2008, Data reduction and exact algorithms for clique cover, for letter displays). The order is kept.
+    """
+    pairs = [set(combinations_with_replacement(group, 2)) for group in groups]
+    left: set[tuple[int, int]] = set().union(*pairs)
+    chosen: set[int] = set()
+    while left:
+        best = max(range(len(groups)), key=lambda k: (len(pairs[k] & left), -k))
+        chosen.add(best)
+        left -= pairs[best]
+    return [group for number, group in enumerate(groups) if number in chosen]
+
+
+def letters(groups: Sequence[tuple[int, ...]], count: int) -> list[str]:
+    """What each method is marked with: methods that share a letter are not told apart, all others are.
+
+    Three letters or more in a row are written as a span: `b-e`.
+    """
+    groups = covering(groups)
     names = [*ascii_lowercase, *(a + b for a in ascii_lowercase for b in ascii_lowercase)]
     if len(groups) > len(names):
         raise ValueError(f"{len(groups)} groups cannot be lettered")
-    separator = " " if len(groups) > len(ascii_lowercase) else ""
     return [
-        separator.join(name for name, group in zip(names, groups, strict=False) if method in group)
+        " ".join(_spans([number for number, group in enumerate(groups) if method in group], names))
         for method in range(count)
     ]
+
+
+def _spans(numbers: Sequence[int], names: Sequence[str]) -> Iterator[str]:
+    for _, run in groupby(enumerate(numbers), key=lambda place: place[1] - place[0]):
+        own = [names[number] for _, number in run]
+        yield f"{own[0]}-{own[-1]}" if len(own) > 2 else "".join(own) if len(own[-1]) == 1 else " ".join(own)

@@ -1,12 +1,13 @@
-"""Rebuilds scores.csv and every board of a results folder from its records."""
+"""Rebuilds the tables of all scores and every board of a results folder from its records and their tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fusebench.benchmarks.board_files import write_boards
+from fusebench.benchmarks.board_tests import read_tests, record_intervals
 from fusebench.benchmarks.leaderboard import Board, build_boards
-from fusebench.benchmarks.scores_table import write_scores_csv
+from fusebench.benchmarks.scores_table import write_scores
 from fusebench.benchmarks.store import Store
 
 
@@ -17,6 +18,7 @@ def rebuild(store: Store) -> tuple[list[Board], list[Path]]:
         InputError: if the folder cannot be written.
     """
     records = store.records()
-    write_scores_csv(records, store.out / "scores.csv")
-    boards = build_boards(records, store.suites())
+    tests, _ = read_tests(store.out)
+    write_scores(records, store.out, record_intervals(tests))
+    boards = build_boards(records, store.suites(), tests)
     return boards, write_boards(boards, store.out)

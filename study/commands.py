@@ -10,9 +10,10 @@ from pathlib import Path
 from rich.table import Table
 
 from fusebench.benchmarks.board_files import print_board, require_own_readme
-from fusebench.benchmarks.leaderboard import Board, boards_showing
+from fusebench.benchmarks.leaderboard import Board, boards_showing, build_boards
 from fusebench.benchmarks.record import Prompts
 from fusebench.benchmarks.store import Store
+from fusebench.benchmarks.tasks import find_tasks, load_task
 from fusebench.errors import InputError
 from fusebench.methods import backbone_source
 from fusebench.methods.backbone import Backbone
@@ -28,6 +29,7 @@ from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
 from fusebench.study.run import run
 from fusebench.study.screen import Screen
+from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
 
 
 def run_methods(flags: argparse.Namespace) -> int:
@@ -49,11 +51,13 @@ def run_methods(flags: argparse.Namespace) -> int:
         return 0
     with LiveProgress(messages).running() as progress:
         outcome = run(plan, store, progress)
+        untested = _test_own_boards(plan, store, flags.test, progress)
     boards, files = rebuild(store)
     for board in _of_this_run(boards, plan):
         print_board(board, screen)
     show_outcome(outcome, time.monotonic() - started, messages)
-    messages.print(f"{len(files)} board files and scores.csv are in {options.out}", highlight=False, soft_wrap=True)
+    for line in [*untested, f"{len(files)} board files and scores.csv are in {options.out}"]:
+        messages.print(line, highlight=False, markup=False, soft_wrap=True)
     if not (options.suites or options.tasks):
         messages.print(
             "These two tasks are a first look. Real MTEB next: run_bench.py --methods --suite mteb-sts "
@@ -62,6 +66,22 @@ def run_methods(flags: argparse.Namespace) -> int:
             soft_wrap=True,
         )
     return 1 if outcome.failures else 0
+
+
+def _test_own_boards(plan: Plan, store: Store, asked: bool | None, progress: LiveProgress) -> list[str]:
+    """Tests the boards of this run if that was asked for or takes seconds; what the user should know otherwise."""
+    records = store.records()
+    boards = _of_this_run(build_boards(records, store.suites()), plan)
+    tasks = {task.spec.name: task for task in plan.tasks}
+    by_id = {record.spec_id: record for record in records}
+    if asked is None:
+        small = [board for board in boards if numbers_of(board, by_id, tasks) <= AT_ONCE]
+    else:
+        small = boards if asked else []
+    lines = write_board_tests(small, records, tasks, store.out, progress=progress)
+    if asked is None and len(small) < len(boards):
+        lines.append("differences on large boards are tested on request: add --test, or run_bench.py report --test")
+    return lines
 
 
 def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:
@@ -78,6 +98,7 @@ def report(flags: argparse.Namespace) -> int:
         raise InputError(f"--out {flags.out} holds no records (it has no folder runs); run --methods first.")
     require_own_readme(flags.out)
     store = Store(flags.out)
+    problems = _tested_again(store, flags, messages) if flags.test else []
     boards, files = rebuild(store)
     _show_rejected(store, messages)
     for board in boards:
@@ -88,7 +109,37 @@ def report(flags: argparse.Namespace) -> int:
 
         page = write_report(store, Path(flags.html) if flags.html else flags.out / "report.html")
         messages.print(f"{page} opens in any browser, without a network", highlight=False, soft_wrap=True)
-    return 0
+    for problem in problems:
+        messages.print(problem, highlight=False, markup=False, soft_wrap=True)
+    return 1 if problems else 0
+
+
+def _tested_again(store: Store, flags: argparse.Namespace, messages: Screen) -> list[str]:
+    """Tests every board of the folder; a sentence for each that could not be."""
+    if flags.resamples < FEWEST_RESAMPLES:
+        raise InputError(
+            f"--resamples {flags.resamples} are too few for an interval: give at least {FEWEST_RESAMPLES}."
+        )
+    records = store.records()
+    boards = build_boards(records, store.suites())
+    limits = {record.spec_id: record.spec.limit for record in records}
+    problems = []
+    with LiveProgress(messages).running() as progress:
+        for limit in sorted({limits[min(board.spec_ids)] for board in boards}, key=str):
+            own = [board for board in boards if limits[min(board.spec_ids)] == limit]
+            sources = find_tasks(list(dict.fromkeys(task for board in own for task in board.tasks)), flags.data_dir)
+            tasks = {source.name: load_task(source, limit=limit, allow_empty=True) for source in sources}
+            problems += write_board_tests(
+                own,
+                records,
+                tasks,
+                store.out,
+                baseline=flags.baseline,
+                resamples=flags.resamples,
+                seed=flags.seed,
+                progress=progress,
+            )
+    return problems
 
 
 def doctor(flags: argparse.Namespace) -> int:

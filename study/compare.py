@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 from rich.table import Table
 
 from fusebench.benchmarks.bootstrap import Floats
 from fusebench.benchmarks.comparison import Difference, Estimate, Resampled, averages
-from fusebench.benchmarks.resampling import resample
 from fusebench.benchmarks.statistics import letters, p_text, share_text
 from fusebench.benchmarks.store import Store
 from fusebench.benchmarks.suites import suite
@@ -19,19 +16,9 @@ from fusebench.benchmarks.tasks import LoadedTask, find_tasks, load_task
 from fusebench.errors import InputError
 from fusebench.study.compare_choice import Variant, narrowed, one_baseline, one_pair, variants
 from fusebench.study.evidence import Evidence, gather
+from fusebench.study.resampled_tasks import BothSchemes, drawn_sentences, resample_both, single_tasks
 from fusebench.study.screen import Screen
-
-
-@dataclass(frozen=True, eq=False)
-class _Both:
-    """The same comparison over items and, where any task has clusters, over clusters."""
-
-    items: Resampled
-    clusters: Resampled | None
-    on: dict[str, Floats]  # weights of the tasks, by task and average
-
-    def schemes(self) -> list[Resampled]:
-        return [self.items] if self.clusters is None else [self.items, self.clusters]
+from fusebench.study.significance import FEWEST_RESAMPLES
 
 
 def show(flags: argparse.Namespace) -> int:
@@ -48,8 +35,10 @@ def show(flags: argparse.Namespace) -> int:
         raise InputError(f"--out {flags.out} holds no records (it has no folder runs); run --methods first.")
     if (flags.baseline is None) == (not flags.methods) or (flags.methods and len(flags.methods) != 2):
         raise InputError("compare takes two methods, A B, or --baseline METHOD for every method against that one.")
-    if flags.resamples < 100:
-        raise InputError(f"--resamples {flags.resamples} are too few for an interval: give at least 100.")
+    if flags.resamples < FEWEST_RESAMPLES:
+        raise InputError(
+            f"--resamples {flags.resamples} are too few for an interval: give at least {FEWEST_RESAMPLES}."
+        )
     found = narrowed(variants(Store(flags.out).records()), flags.setting)
     screen = Screen()
     if flags.baseline is None:
@@ -62,13 +51,13 @@ def show(flags: argparse.Namespace) -> int:
 def _show_pair(pair: tuple[Variant, Variant], flags: argparse.Namespace, screen: Screen) -> None:
     common = [name for name in pair[0].cells if name in pair[1].cells]
     names, missing = _tasks(common, flags, "both methods")
-    evidence, both = _resampled(pair, names, flags)
+    evidence, both, weights = _resampled(pair, names, flags)
     table = Table("task", "A", "B", "A - B", "95 %", "p", "d", "detectable")
     if both.clusters:
         for header in ("95 % clusters", "p clusters", "detectable clusters"):
             table.add_column(header)
-    for name, on in both.on.items():
-        (found,), *clustered = (scheme.differences([(0, 1)], on) for scheme in both.schemes())
+    for name, on in weights.items():
+        (found,), *clustered = (scheme.differences([(0, 1)], on) for scheme in both.schemes)
         row = [name, *(f"{100 * score:.2f}" for score in found.scores), f"{100 * found.estimate.value:+.2f}"]
         row += [_range(found.estimate), p_text(found.p, flags.resamples), f"{found.effect:+.3f}", _size(found)]
         for (wide,) in clustered:
@@ -76,7 +65,7 @@ def _show_pair(pair: tuple[Variant, Variant], flags: argparse.Namespace, screen:
         table.add_row(*row)
     _say(screen, f"A: {evidence.contenders[0].label}", f"B: {evidence.contenders[1].label}")
     screen.print(table)
-    _say(screen, *_notes(evidence, both, missing, flags))
+    _say(screen, *_notes(evidence, missing, flags))
 
 
 def _show_family(baseline: Variant, found: Sequence[Variant], flags: argparse.Namespace, screen: Screen) -> None:
@@ -91,15 +80,15 @@ def _show_family(baseline: Variant, found: Sequence[Variant], flags: argparse.Na
             f"no other method has records of {', '.join(names)} in the setting of {baseline.method!r}: run some, or "
             "name fewer --tasks."
         )
-    evidence, both = _resampled(chosen, names, flags)
-    name, on = list(both.on.items())[-1]
+    evidence, both, weights = _resampled(chosen, names, flags)
+    name, on = list(weights.items())[-1]
     table = Table("method", name, "95 %", "- baseline", "95 %", "p", "p max-T", "d", "detectable")
     if both.clusters:
         for header in ("95 % clusters", "p max-T clusters"):
             table.add_column(header)
     table.add_column("group")
-    families = [scheme.against(0, on) for scheme in both.schemes()]
-    marks = letters((groups := both.schemes()[-1].groups(on)), len(chosen))
+    families = [scheme.against(0, on) for scheme in both.schemes]
+    marks = letters((groups := both.careful.groups(on)), len(chosen))
     by_score = sorted(range(len(chosen)), key=lambda k: -both.items.estimate(k, on).value)
     for k in by_score:
         own = both.items.estimate(k, on)
@@ -122,10 +111,10 @@ def _show_family(baseline: Variant, found: Sequence[Variant], flags: argparse.Na
         f"group: methods that share a letter are not told apart (max-T over all pairs, over {drawn}, 5 %); "
         f"{len(groups)} maximal groups",
         *_left_out(rivals, complete, twins),
-        *_notes(evidence, both, missing, flags),
+        *_notes(evidence, missing, flags),
     )
     if flags.every_pair:
-        _show_every_pair(both.schemes()[-1], on, name, flags, screen)
+        _show_every_pair(both.careful, on, name, flags, screen)
 
 
 def _show_every_pair(scheme: Resampled, on: Floats, name: str, flags: argparse.Namespace, screen: Screen) -> None:
@@ -156,21 +145,16 @@ def _tasks(present: Sequence[str], flags: argparse.Namespace, whose: str) -> tup
     return names, missing
 
 
-def _resampled(chosen: Sequence[Variant], names: Sequence[str], flags: argparse.Namespace) -> tuple[Evidence, _Both]:
+def _resampled(
+    chosen: Sequence[Variant], names: Sequence[str], flags: argparse.Namespace
+) -> tuple[Evidence, BothSchemes, dict[str, Floats]]:
+    """The evidence, its resamples, and the weights of the tasks by task and average."""
     limit = next(record.spec.limit for record in chosen[0].cells[names[0]])
     tasks = [_loaded(name, limit, flags) for name in names]
     evidence = gather(chosen, tasks, flags.out, match_seeds=flags.baseline is None)
-    clustered = any(part.clusters.kind != "items" for task in evidence.tasks for part in task.parts)
-    items, clusters = (
-        resample(evidence.contenders, evidence.tasks, scheme, seed=flags.seed, resamples=flags.resamples)
-        if scheme == "items" or clustered
-        else None
-        for scheme in ("items", "clusters")
-    )
-    assert items is not None
-    single = dict(zip(names, np.eye(len(names)), strict=True))
+    both = resample_both(evidence, seed=flags.seed, resamples=flags.resamples)
     means = averages({task.name: task.type for task in evidence.tasks})
-    return evidence, _Both(items, clusters, single | means)
+    return evidence, both, single_tasks(evidence) | means
 
 
 def _loaded(name: str, limit: int | None, flags: argparse.Namespace) -> LoadedTask:
@@ -198,24 +182,14 @@ def _left_out(rivals: Sequence[Variant], complete: Sequence[Variant], twins: Seq
         yield f"left out, equal to another by construction: {', '.join(sorted(v.method for v in twins))}"
 
 
-def _notes(evidence: Evidence, both: _Both, missing: Sequence[str], flags: argparse.Namespace) -> Iterator[str]:
+def _notes(evidence: Evidence, missing: Sequence[str], flags: argparse.Namespace) -> Iterator[str]:
     yield (
         f"Scores x100. {flags.resamples} resamples, seed {flags.seed}; 95 %: expanded percentile intervals; "
         "p: two-sided, of that row alone; d: difference in standard deviations of an item's part in it, of an "
         "average the mean of its tasks'; "
         "detectable: the true difference found with probability 0.8 at p < 0.05"
     )
-    for task in evidence.tasks:
-        counts = [
-            f"{part.values.shape[1]} items"
-            + {
-                "items": ", each by itself",
-                "groups": f" in {part.clusters.units} groups that share texts",
-                "nodes": f" of {part.clusters.units} texts, which are drawn",
-            }[part.clusters.kind]
-            for part in task.parts
-        ]
-        yield f"{task.name}: {'; '.join(counts)}"
+    yield from drawn_sentences(evidence.tasks)
     seeds = {contender.seeds for contender in evidence.contenders if contender.seeds != (None,)}
     for own in sorted(seeds, key=str):
         shown = ", ".join(map(str, own))

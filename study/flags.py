@@ -98,6 +98,11 @@ def run_parser() -> Parser:
     how.add_argument(
         "--batch-tokens", type=_positive, metavar="N", help="tokens in a batch (default: 1024 on a processor)"
     )
+    how.add_argument(
+        "--test",
+        action=argparse.BooleanOptionalAction,
+        help="intervals and paired tests of the boards (default: where they take seconds)",
+    )
     how.add_argument("--rerun", action="store_true", help="compute cells again that are already there")
     how.add_argument("--dry-run", action="store_true", help="load and check everything, run nothing")
     how.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
@@ -205,11 +210,23 @@ def list_parser() -> Parser:
 
 def report_parser() -> Parser:
     """Of `run_bench.py report`."""
-    parser = Parser(prog="run_bench.py report", description="Rebuilds scores.csv and the boards from the records.")
+    parser = Parser(
+        prog="run_bench.py report", description="Rebuilds the table of scores and the boards from the records."
+    )
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--html", nargs="?", const="", metavar="FILE", help="one HTML page too (default FILE: OUT/report.html)"
     )
+    parser.add_argument(
+        "--test",
+        action="store_true",
+        help="test the boards: intervals of all scores, every method against the baseline, groups not told apart",
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the tasks' labels are, as in the run")
+    parser.add_argument(
+        "--baseline", default="mean", metavar="METHOD", help="that the others are tested against (default: mean)"
+    )
+    _resampling_flags(parser)
     return parser
 
 
@@ -233,9 +250,13 @@ def compare_parser() -> Parser:
         "--setting", action="append", default=[], metavar="ID", help="which setting, where a method has several"
     )
     parser.add_argument("--every-pair", action="store_true", help="the full matrix too (exploratory)")
+    _resampling_flags(parser)
+    return parser
+
+
+def _resampling_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--resamples", type=_positive, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: %(default)s)")
-    return parser
 
 
 def _places_flags(parser: argparse._ActionsContainer) -> None:

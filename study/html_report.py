@@ -1,4 +1,4 @@
-"""The HTML report of a results folder, from its records, its training logs and its stored comparisons."""
+"""The HTML report of a results folder, from its records, the tests of its boards and its training logs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from fusebench.benchmarks.atomic import atomic_write
 from fusebench.benchmarks.board_files import file_names
 from fusebench.benchmarks.board_rows import method_rows
+from fusebench.benchmarks.board_tests import read_tests
 from fusebench.benchmarks.leaderboard import Board, build_boards
 from fusebench.benchmarks.record import Record
 from fusebench.benchmarks.report_board import board_table, labelled_rows, side_table
-from fusebench.benchmarks.report_comparisons import comparison_section, read_comparisons
 from fusebench.benchmarks.report_cost import cost_section
 from fusebench.benchmarks.report_figure import Section
 from fusebench.benchmarks.report_logs import TrainingCurve, read_curves
 from fusebench.benchmarks.report_page import BoardPage, Page, render
 from fusebench.benchmarks.report_records import held_records, record_links, relative_link
+from fusebench.benchmarks.report_significance import significance_section
 from fusebench.benchmarks.report_sweeps import sweep_section
 from fusebench.benchmarks.report_training import curve_section, curves_of, weight_section
 from fusebench.benchmarks.store import Store
@@ -32,9 +33,9 @@ def write_report(store: Store, out_file: Path) -> Path:
         InputError: plotly is not installed, or the disk refused; the old file is as it was.
     """
     records = store.records()
-    boards = build_boards(records, store.suites())
+    tests, bad_tests = read_tests(store.out)
+    boards = build_boards(records, store.suites(), tests)
     curves, bad_logs = read_curves(store.out / "training")
-    comparisons, bad_comparisons = read_comparisons(store.out / "comparisons")
     by_id = {record.spec_id: record for record in records}
     pages, shown = [], set()
     for board, name in zip(boards, file_names(boards), strict=True):
@@ -48,11 +49,8 @@ def write_report(store: Store, out_file: Path) -> Path:
         name=store.out.resolve().name,
         facts=_facts(records, curves),
         boards=sorted(pages, key=lambda page: -len(page.table.columns)),  # the widest suite stands open
-        sections=[
-            comparison_section(comparisons),
-            *_unscored([curve for curve in curves if curve.training_id not in shown]),
-        ],
-        rejected=_by_reason([*store.rejected, *bad_logs, *bad_comparisons], store.out),
+        sections=_unscored([curve for curve in curves if curve.training_id not in shown]),
+        rejected=_by_reason([*store.rejected, *bad_logs, *bad_tests], store.out),
         records=held_records((by_id[i] for i in on_boards), record_links(store.out, out_file)),
     )
     atomic_write(out_file, render(page))
@@ -69,6 +67,7 @@ def _board_page(
     labelled = labelled_rows(method_rows(records))
     trained = curves_of(labelled, curves)
     sections = [
+        significance_section(board.tests),
         sweep_section(board, [row for _, row in labelled]),
         cost_section(board, labelled),
         weight_section(trained),

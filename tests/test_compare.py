@@ -9,72 +9,31 @@ import pytest
 from fusebench.benchmarks.mteb_bridge import judge
 from fusebench.benchmarks.record import TextSetSpec
 from fusebench.benchmarks.sample_files import sample_path, write_samples
-from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
 from fusebench.study.compare import show
 from fusebench.study.compare_choice import variants
-from tests.tiny_cells import embed, record_of
+from tests.scored_results import Results
+from tests.tiny_cells import embed
 
-COUNT = 60
 
-
-class Results:
-    """A results folder with tasks `Pairs` and `Ret`, scored by noisy word vectors."""
-
-    def __init__(self, tiny, out):
-        self.tiny, self.out, self.store = tiny, out, Store(out)
-        words = [f"w{i}" for i in range(12)]
-        random = np.random.default_rng(0)
-        rows = []
-        for i in range(COUNT):
-            left, right = random.choice(words, 6), random.choice(words, 6)
-            share = random.integers(0, 7)
-            right[:share] = left[:share]
-            rows.append({"sentence1": f"{i} {' '.join(left)}", "sentence2": " ".join(right), "score": float(share)})
-        self.rows = rows
-        tiny.write_sts("Pairs", rows)
-        tiny.write_retrieval("Ret")
-
-    def add(self, method, noise, *, tasks=("Pairs",), seed=None, samples=True, limit=None, **changes):
-        random = np.random.default_rng([len(method), seed or 0])
-        known = {}
-
-        def lookup(role, texts):
-            vectors = embed(role, texts)
-            for text in texts:
-                known.setdefault(text, random.standard_normal(vectors.shape[1]))
-            return vectors + noise * np.asarray([known[text] for text in texts], dtype=np.float32)
-
-        for name in tasks:
-            loaded = self.tiny.load(name, limit=limit)
-            judged = judge(loaded, lookup, name=method, revision="r", experiment={})
-            equal_to = changes.pop("equal_to", None)
-            record = record_of(
-                loaded.spec, judged.main_score, method, equal_to=equal_to, seed=seed, limit=limit, **changes
-            )
-            if samples:
-                write_samples(self.out, record, judged.samples)
-            self.store.write(record, judged.mteb_result)
-        return record
-
-    def compare(self, *methods, **flags):
-        return show(
-            argparse.Namespace(
-                **{
-                    "methods": list(methods),
-                    "baseline": None,
-                    "suite": None,
-                    "tasks": None,
-                    "out": self.out,
-                    "data_dir": self.tiny.root,
-                    "setting": [],
-                    "every_pair": False,
-                    "resamples": 400,
-                    "seed": 0,
-                    **flags,
-                }
-            )
+def compare(results, *methods, **flags):
+    return show(
+        argparse.Namespace(
+            **{
+                "methods": list(methods),
+                "baseline": None,
+                "suite": None,
+                "tasks": None,
+                "out": results.out,
+                "data_dir": results.tiny.root,
+                "setting": [],
+                "every_pair": False,
+                "resamples": 400,
+                "seed": 0,
+                **flags,
+            }
         )
+    )
 
 
 @pytest.fixture
@@ -94,7 +53,7 @@ def rows(text):
 def test_two_methods_are_compared_task_by_task_and_on_average(results, capsys):
     good = {name: results.add("mean", 0.1, tasks=(name,)).main_score for name in ("Pairs", "Ret")}
     bad = {name: results.add("cls", 2.0, tasks=(name,)).main_score for name in ("Pairs", "Ret")}
-    assert results.compare("mean", "cls") == 0
+    assert compare(results, "mean", "cls") == 0
     printed = capsys.readouterr().out
     table = rows(printed)
     assert list(table) == ["Pairs", "Ret", "overall"]
@@ -115,9 +74,9 @@ def test_two_methods_are_compared_task_by_task_and_on_average(results, capsys):
 def test_the_order_of_the_names_changes_the_sign_alone(results, capsys):
     for method, noise in (("mean", 0.5), ("cls", 0.7)):
         results.add(method, noise)
-    results.compare("mean", "cls")
+    compare(results, "mean", "cls")
     one = rows(capsys.readouterr().out)["Pairs"]
-    results.compare("cls", "mean")
+    compare(results, "cls", "mean")
     other = rows(capsys.readouterr().out)["Pairs"]
     assert float(one[3]) == -float(other[3])
     assert one[5] == other[5]
@@ -132,7 +91,7 @@ def test_pairs_that_share_texts_get_intervals_over_clusters_too(results, capsys)
     )
     for method, noise in (("mean", 0.5), ("cls", 0.7)):
         results.add(method, noise, tasks=("Lee",))
-    results.compare("mean", "cls")
+    compare(results, "mean", "cls")
     printed = capsys.readouterr().out
     assert "Lee: 66 items of 12 texts, which are drawn" in printed
     (row,) = rows(printed).values()
@@ -145,7 +104,7 @@ def test_a_family_lists_every_method_against_the_baseline(results, capsys):
         results.add(method, noise)
     results.add("mean-sqrt-len", 0.1, equal_to="mean")
     results.add("other", 0.1, tasks=("Ret",))
-    results.compare(baseline="mean", every_pair=True, tasks=[["Pairs"]])
+    compare(results, baseline="mean", every_pair=True, tasks=[["Pairs"]])
     printed = capsys.readouterr().out
     table = {cells(line)[0]: cells(line) for line in printed.splitlines() if len(cells(line)) == 10}
     assert set(table) == {"mean", "cls", "max"}
@@ -166,18 +125,18 @@ def test_seeds_are_matched_and_said(results, capsys):
     for seed in (1, 2, 3):
         results.add("scalar-mix", 0.6, seed=seed)
     results.add("mean", 0.1)
-    results.compare("hire", "scalar-mix")
+    compare(results, "hire", "scalar-mix")
     assert "seeds 1, 2, matched" in capsys.readouterr().out
-    results.compare("hire", "mean")
+    compare(results, "hire", "mean")
     assert "seeds 0, 1, 2, matched" in capsys.readouterr().out
-    results.compare(baseline="mean")
+    compare(results, baseline="mean")
     assert "methods with different seeds" in capsys.readouterr().out
 
 
 def test_one_seed_is_said_to_hide_the_noise_between_seeds(results, capsys):
     results.add("hire", 0.5, seed=0)
     results.add("mean", 0.1)
-    results.compare("hire", "mean")
+    compare(results, "hire", "mean")
     assert "seed 0 only: noise between seeds is in no interval and no p" in capsys.readouterr().out
 
 
@@ -185,7 +144,7 @@ def test_an_unknown_method_suggests_the_nearest(results):
     results.add("mean", 0.1)
     results.add("first-last", 0.2)
     with pytest.raises(InputError, match=r"no record of a method 'frist-last'. Did you mean 'first-last'\?"):
-        results.compare("mean", "frist-last")
+        compare(results, "mean", "frist-last")
 
 
 def test_several_settings_ask_for_a_choice_and_a_choice_answers(results, capsys):
@@ -194,24 +153,24 @@ def test_several_settings_ask_for_a_choice_and_a_choice_answers(results, capsys)
     results.add("cls", 0.2)
     results.add("cls", 0.2, max_length=64)
     with pytest.raises(InputError, match=r"several settings fit: .*max length: 32.*--setting") as caught:
-        results.compare("mean", "cls")
+        compare(results, "mean", "cls")
     digest = re.search(r"mean --setting (\w+) \(max length: 64\)", str(caught.value)).group(1)
-    results.compare("mean", "cls", setting=[digest])
+    compare(results, "mean", "cls", setting=[digest])
     assert "A: mean" in capsys.readouterr().out
     with pytest.raises(InputError, match="--setting zzz: no record has it"):
-        results.compare("mean", "cls", setting=["zzz"])
+        compare(results, "mean", "cls", setting=["zzz"])
     with pytest.raises(InputError, match="'mean' has several settings"):
-        results.compare(baseline="mean")
+        compare(results, baseline="mean")
 
 
 def test_what_was_fitted_differently_may_be_compared_and_what_read_other_lengths_may_not(results, capsys):
     results.add("mean", 0.1)
     results.add("mean+whiten", 0.1, fit=TextSetSpec(name="texts", sha256="a" * 64, count=9), regime="frozen")
-    results.compare("mean", "mean+whiten")
+    compare(results, "mean", "mean+whiten")
     assert "Pairs" in rows(capsys.readouterr().out)
     results.add("cls", 0.1, max_length=64)
     with pytest.raises(InputError, match=r"no setting in common: .*max length: 32.*max length: 64"):
-        results.compare("mean", "cls")
+        compare(results, "mean", "cls")
     assert len({variant.digest for variant in variants(results.store.records())}) == 3
 
 
@@ -220,28 +179,28 @@ def test_other_data_are_refused(results):
         results.add(method, 0.1)
     results.tiny.write_sts("Pairs", results.rows[:-1])
     with pytest.raises(InputError, match=r"scored on other data of Pairs .* --data-dir"):
-        results.compare("mean", "cls")
+        compare(results, "mean", "cls")
 
 
 def test_missing_and_foreign_samples_are_refused(results):
     results.add("mean", 0.1)
     record = results.add("cls", 0.2, samples=False)
     with pytest.raises(InputError, match="'cls' on Pairs has a score but no samples"):
-        results.compare("mean", "cls")
+        compare(results, "mean", "cls")
     loaded = results.tiny.load("Pairs")
     other = judge(loaded, embed, name="x", revision="r", experiment={})
     write_samples(results.out, record, other.samples)
     with pytest.raises(InputError, match=r"'cls' on Pairs give .* the record says"):
-        results.compare("mean", "cls")
+        compare(results, "mean", "cls")
     sample_path(results.out, record).write_bytes(b"PAR1")
     with pytest.raises(InputError, match="truncated"):
-        results.compare("mean", "cls")
+        compare(results, "mean", "cls")
 
 
 def test_limited_records_are_compared_on_the_limited_data(results, capsys):
     for method in ("mean", "cls"):
         results.add(method, 0.3, limit=30)
-    results.compare("mean", "cls")
+    compare(results, "mean", "cls")
     assert "Pairs: 30 items" in capsys.readouterr().out
 
 
@@ -263,9 +222,9 @@ def test_a_wrong_request_says_what_to_do(results, methods, flags, message):
     for method in ("mean", "cls"):
         results.add(method, 0.3)
     with pytest.raises(InputError, match=message):
-        results.compare(*methods, **flags)
+        compare(results, *methods, **flags)
 
 
 def test_a_folder_without_records_is_named(results, tmp_path):
     with pytest.raises(InputError, match="holds no records"):
-        results.compare("mean", "cls", out=tmp_path / "nothing")
+        compare(results, "mean", "cls", out=tmp_path / "nothing")

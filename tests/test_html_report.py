@@ -120,7 +120,6 @@ def test_a_page_elsewhere_links_back_to_the_records(store, tmp_path):
 def test_a_folder_without_records_still_gives_a_page(tmp_path):
     text = write_report(Store(tmp_path / "none"), tmp_path / "r.html").read_text()
     assert "There is no board" in text
-    assert "run_bench.py compare --baseline METHOD" in text
 
 
 def test_trainings_that_no_board_shows_have_a_section_of_their_own(tmp_path):
@@ -131,11 +130,11 @@ def test_trainings_that_no_board_shows_have_a_section_of_their_own(tmp_path):
 
 def test_files_that_are_not_used_are_named_with_the_reason(store):
     (store.out / "training" / "bad.jsonl").write_text("no json\n")
-    (store.out / "comparisons").mkdir()
-    (store.out / "comparisons" / "bad.json").write_text("{}")
+    (store.out / "tests" / "net").mkdir(parents=True)
+    (store.out / "tests" / "net" / "bad.json").write_text("{}")
     text = write_report(store, store.out / "r.html").read_text()
     assert "training/bad.jsonl" in text
-    assert "comparisons/bad.json" in text
+    assert "tests/net/bad.json" in text
 
 
 # In a real browser

@@ -277,7 +277,7 @@ def test_the_caption_says_what_the_numbers_are():
         "STS: cosine_spearman",
         "STS protocol: STS: as mteb",
         "1 of 3 tasks missing: R",
-        "differences are not tested for significance",
+        "Differences are not tested for significance",
         "mteb 2.26.24",
         "the texts of 2 tasks; 4.00 s of it",
     ]:

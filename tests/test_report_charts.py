@@ -10,7 +10,6 @@ import pytest
 
 from fusebench.benchmarks.board_rows import method_rows
 from fusebench.benchmarks.report_board import labelled_rows
-from fusebench.benchmarks.report_comparisons import comparison_section, read_comparisons
 from fusebench.benchmarks.report_cost import Point, pareto_front
 from fusebench.benchmarks.report_logs import TrainingCurve, bin_width, binned, mean_curve, read_curves
 from fusebench.benchmarks.report_sweeps import sweeps
@@ -118,38 +117,3 @@ def test_a_training_counts_once_however_many_transforms_follow():
     assert len({record.spec.training_id for record in records[:2]}) == 1
     own = curve(training_id=records[0].spec.training_id, rates=(2e-5, 1e-3))
     assert curves_of(labelled_rows(method_rows(records)), [own]) == {"m+loss": [own]}
-
-
-def compared(**changes):
-    method = {"score": 0.5, "low": 0.4, "high": 0.6}
-    pair = {"one": "a", "other": "b", "difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.04, "adjusted": 0.05}
-    held = {
-        "schema_version": 1,
-        "title": "T",
-        "on": "overall",
-        "scheme": "items",
-        "resamples": 10000,
-        "baseline": "b",
-    }
-    held |= {"methods": [{"label": "a", **method}, {"label": "b", **method}]}
-    return held | {"pairs": [pair | {"effect": 0.3, "detectable": 0.1}]} | changes
-
-
-@pytest.mark.parametrize("baseline", ["b", None])
-def test_a_stored_comparison_is_shown_with_intervals_and_adjusted_p(tmp_path, baseline):
-    pytest.importorskip("plotly")
-    (tmp_path / "a.json").write_text(json.dumps(compared(baseline=baseline)))
-    found, rejected = read_comparisons(tmp_path)
-    assert rejected == []
-    scores, differences = comparison_section(found).figures
-    assert scores.numbers.rows[0] == ("a", "50.00", "40.00 to 60.00", "")
-    assert differences.numbers.rows == (("a", "b", "+10.00", "0.00 to 20.00", "0.0400", "0.0500", "+0.300", "10.00"),)
-    assert ("EXPLORATORY" in differences.description) == (baseline is None)
-
-
-@pytest.mark.parametrize("held", ["{", "{}", json.dumps(compared(resamples="many"))])
-def test_a_file_that_is_no_comparison_is_refused(tmp_path, held):
-    (tmp_path / "a.json").write_text(held)
-    found, [(_, reason)] = read_comparisons(tmp_path)
-    assert found == []
-    assert reason.startswith("is no comparison")

@@ -8,6 +8,7 @@ from scipy.stats import false_discovery_control, norm, t, ttest_1samp
 
 from fusebench.benchmarks.statistics import (
     benjamini_hochberg,
+    covering,
     critical,
     indistinguishable_groups,
     interval,
@@ -154,3 +155,25 @@ def test_methods_share_a_letter_exactly_if_they_are_not_told_apart():
     assert letters(groups, 3) == ["a", "ab", "b"]
     assert letters(indistinguishable_groups(np.zeros((4, 4), dtype=bool)), 4) == ["a"] * 4
     assert letters([(k,) for k in range(28)], 28)[25:] == ["z", "aa", "ab"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_covering_groups_say_of_every_pair_what_all_groups_say(seed):
+    upper = np.triu(np.random.default_rng(seed).random((9, 9)) < (seed + 1) / 14, 1)
+    groups = indistinguishable_groups(upper | upper.T)
+    chosen = covering(groups)
+    assert set(chosen) <= set(groups)
+    for one, other in itertools.combinations_with_replacement(range(9), 2):
+        assert any(one in group and other in group for group in chosen) == (not upper[one, other])
+
+
+def test_a_group_that_tells_nothing_new_gets_no_letter():
+    # every pair of the last group is in one of the first three
+    groups = [(0, 1, 3), (0, 2, 4), (1, 2, 5), (0, 1, 2)]
+    assert covering(groups) == groups[:3]
+
+
+def test_three_letters_in_a_row_are_a_span():
+    groups = [(0, 9 + k) for k in range(3)] + [(1, 20), (0, 21)]
+    assert letters(groups, 22)[0] == "a-c e"
+    assert letters(groups[:2], 22)[0] == "ab"
