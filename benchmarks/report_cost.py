@@ -59,12 +59,15 @@ class _Cost(NamedTuple):
 
 _COSTS = (
     _Cost(
-        "encode seconds", "seconds to encode the tasks' texts with this method alone", lambda r: _seconds(r), False
+        "encode seconds",
+        "seconds to encode the tasks' texts with this method alone",
+        lambda r: encode_seconds(r),
+        False,
     ),
     _Cost(
         "seconds beyond the shared pass",
         "seconds beyond the backbone's pass, which all methods share",
-        lambda r: _seconds(r, shared=False),
+        lambda r: encode_seconds(r, shared=False),
         True,
     ),
     _Cost("dimensions", "dimensions of a vector", lambda r: float(r.records[-1].out_dim), False),
@@ -203,7 +206,8 @@ def _place(cost: float, log: bool) -> float:
     return math.log10(1 + cost) if log else cost
 
 
-def _seconds(row: Row, *, shared: bool = True) -> float:
+def encode_seconds(row: Row, *, shared: bool = True) -> float:
+    """Seconds to encode the texts of a row's tasks with this method alone, or those beyond the shared pass."""
     return sum(
         fmean(r.cost.pass_seconds * shared + r.cost.fusion_seconds for r in records) for records in row.cells.values()
     )

@@ -109,6 +109,11 @@ def report(flags: argparse.Namespace) -> int:
 
         page = write_report(store, Path(flags.html) if flags.html else flags.out / "report.html")
         messages.print(f"{page} opens in any browser, without a network", highlight=False, soft_wrap=True)
+    if flags.figures:
+        from fusebench.study.figures import write_all_figures
+
+        count = len(write_all_figures(store))
+        messages.print(f"{count} figures are in {flags.out / 'figures'}", highlight=False, soft_wrap=True)
     for problem in problems:
         messages.print(problem, highlight=False, markup=False, soft_wrap=True)
     return 1 if problems else 0

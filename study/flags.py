@@ -217,6 +217,7 @@ def report_parser() -> Parser:
     parser.add_argument(
         "--html", nargs="?", const="", metavar="FILE", help="one HTML page too (default FILE: OUT/report.html)"
     )
+    parser.add_argument("--figures", action="store_true", help="figures for papers too, PNG and SVG, in OUT/figures")
     parser.add_argument(
         "--test",
         action="store_true",

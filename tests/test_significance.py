@@ -165,7 +165,14 @@ def test_missing_samples_are_said_and_spoil_no_other_board(results):
 
 
 def flags(results, **changes):
-    given = {"out": results.out, "html": None, "test": True, "data_dir": results.tiny.root, "baseline": "mean"}
+    given = {
+        "out": results.out,
+        "html": None,
+        "figures": False,
+        "test": True,
+        "data_dir": results.tiny.root,
+        "baseline": "mean",
+    }
     return argparse.Namespace(**{**given, "resamples": RESAMPLES, "seed": 0, **changes})
 
 
