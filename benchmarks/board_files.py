@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fusebench.benchmarks.atomic import atomic_write, disk_error
 from fusebench.benchmarks.board_markup import LEFT, latex, markdown, markdown_table, plain
-from fusebench.benchmarks.board_significance import GROUP, INTERVAL, tests_frame
+from fusebench.benchmarks.board_significance import GROUP, INTERVAL, frame_of_tests
 from fusebench.benchmarks.board_table import PLUS_MINUS
 from fusebench.benchmarks.leaderboard import Board
 from fusebench.benchmarks.scores_table import to_csv
@@ -47,7 +47,7 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
             if table is not None:
                 texts[place / folder / f"{name}.csv"] = to_csv(table.sortable())
         if board.tests is not None:
-            texts[place / "tests" / f"{name}.csv"] = to_csv(tests_frame(board.tests))
+            texts[place / "tests" / f"{name}.csv"] = to_csv(frame_of_tests(board.tests))
     texts[out / "README.md"] = _readme(boards, names, out.resolve().name)
     for path, text in texts.items():
         atomic_write(path, text)

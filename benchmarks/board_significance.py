@@ -90,7 +90,7 @@ def _intervals(own: MethodTests, names: Sequence[str]) -> dict[str, str]:
     return {name: spoken(own.scores[name].widest_known) for name in names}
 
 
-def tests_frame(tests: BoardTests) -> pd.DataFrame:
+def frame_of_tests(tests: BoardTests) -> pd.DataFrame:
     """All numbers, a row a method and a task or average: fractions, as in scores.csv."""
     rows = []
     for own in tests.methods:

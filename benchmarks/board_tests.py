@@ -134,7 +134,7 @@ def identity_of(spec_ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(spec_ids)).encode()).hexdigest()[:16]
 
 
-def tests_path(out: Path, backbone_folder: str, suite: str, aspect: str) -> Path:
+def path_of_tests(out: Path, backbone_folder: str, suite: str, aspect: str) -> Path:
     """Where a board's tests lie: beside others of its backbone, under its suite and the hash of its setting."""
     return out / FOLDER / backbone_folder / f"{slug(f'{suite}-{aspect}')}.json"
 

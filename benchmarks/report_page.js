@@ -70,6 +70,20 @@
     if (isNarrow.matches) {
       // Beside the chart, names would leave no room for it; below it they push it up as far as they need.
       layout.legend = { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: -0.22, yanchor: "top" };
+      if (layout.yaxis.type === "category" && traces.every((trace) => trace.type === "scatter")) {
+        // Names of methods beside the chart would leave no room for it: each stands above its own line.
+        layout.yaxis = { ...layout.yaxis, ticklabelposition: "inside top", tickfont: { size: 10 } };
+        layout.margin = { ...layout.margin, l: 8 };
+        // Else the axis would grow until no name meets a point.
+        const shown = traces.filter((trace) => trace.visible);
+        const ends = shown.flatMap(({ x, error_x: error }) =>
+          x.flatMap((value, k) => [value - error.arrayminus[k], value + error.array[k]]));
+        layout.xaxis = { ...layout.xaxis, range: [Math.min(...ends), Math.max(...ends)], autorange: false };
+      }
+      // A matrix of many names is looked at piece by piece.
+      const wide = traces.some((trace) => trace.type === "heatmap" && trace.x.length > 12);
+      place.style.width = wide ? "760px" : "";
+      place.parentElement.style.overflowX = wide ? "auto" : "";
       for (const trace of traces) {
         if (trace.type === "heatmap") trace.showscale = false;
         if (trace.type === "scatter" && trace.text) trace.mode = "markers";

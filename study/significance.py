@@ -72,14 +72,14 @@ def write_board_tests(
         except InputError as error:
             problems.append(f"{board.title}: {board.backbone} is not tested: {error}")
             continue
-        board_tests.write_tests(tests_place(board, out), tests)
+        board_tests.write_tests(place_of_tests(board, out), tests)
     progress("testing boards", len(boards), len(boards))
     return problems
 
 
-def tests_place(board: Board, out: Path) -> Path:
+def place_of_tests(board: Board, out: Path) -> Path:
     """Where the tests of a board lie."""
-    return board_tests.tests_path(out, board.folder, board.suite, board.aspects[-1])
+    return board_tests.path_of_tests(out, board.folder, board.suite, board.aspects[-1])
 
 
 def numbers_of(board: Board, records: Mapping[str, Record], tasks: Mapping[str, LoadedTask]) -> int:

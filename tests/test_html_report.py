@@ -10,11 +10,15 @@ from urllib.parse import unquote
 
 import pytest
 
+from fusebench.benchmarks.board_tests import write_tests
+from fusebench.benchmarks.leaderboard import build_boards
 from fusebench.benchmarks.record import MethodSpec, PartSpec, Record
 from fusebench.benchmarks.store import Store
 from fusebench.study.html_report import write_report
+from fusebench.study.significance import place_of_tests
 from tests.headless_browser import browser, chromium
 from tests.invented_records import make, overlap, trained, training
+from tests.invented_tests import invented_tests
 
 pytest.importorskip("plotly", reason="the report draws with plotly")
 
@@ -58,6 +62,8 @@ def store(tmp_path):
             store.write(record, {})
             log_of(record, store.out, weights=(0.2 + seed / 10, 0.8 - seed / 10))
     store.remember_suite("ab", f"A and B {EVIL}", ("A", "B"))
+    (board,) = build_boards(store.records(), store.suites())
+    write_tests(place_of_tests(board, store.out), invented_tests(board))
     return store
 
 
@@ -122,6 +128,22 @@ def test_a_folder_without_records_still_gives_a_page(tmp_path):
     assert "There is no board" in text
 
 
+def test_intervals_differences_and_pairs_of_a_tested_board_can_be_read_as_numbers(page):
+    text = page.read_text(encoding="utf-8")
+    assert "Scores with intervals" in text
+    assert "68.00 to 74.00" in text  # over clusters, of 71
+    assert "Differences from mean" in text
+    assert "EXPLORATORY: every pair" in text
+    assert "are not tested" not in text
+
+
+def test_a_board_without_tests_says_how_to_make_them(store):
+    for path in store.out.glob("tests/*/*.json"):
+        path.unlink()
+    text = write_report(store, store.out / "r.html").read_text()
+    assert "<code>run_bench.py report --test</code>" in text
+
+
 def test_trainings_that_no_board_shows_have_a_section_of_their_own(tmp_path):
     store = Store(tmp_path)
     log_of(trained(training=training()), tmp_path)
@@ -130,7 +152,7 @@ def test_trainings_that_no_board_shows_have_a_section_of_their_own(tmp_path):
 
 def test_files_that_are_not_used_are_named_with_the_reason(store):
     (store.out / "training" / "bad.jsonl").write_text("no json\n")
-    (store.out / "tests" / "net").mkdir(parents=True)
+    (store.out / "tests" / "net").mkdir()
     (store.out / "tests" / "net" / "bad.json").write_text("{}")
     text = write_report(store, store.out / "r.html").read_text()
     assert "training/bad.jsonl" in text
