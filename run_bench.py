@@ -87,6 +87,15 @@ def _replay(arguments: list[str]) -> int:
     return replay.show(flags)
 
 
+def _diagnose(arguments: list[str]) -> int:
+    from fusebench.study.flags import diagnose_parser
+
+    flags = diagnose_parser().parse_args(arguments)
+    from fusebench.study import diagnose
+
+    return diagnose.show(flags)
+
+
 def _doctor(arguments: list[str]) -> int:
     from fusebench.study.flags import doctor_parser
 
@@ -104,6 +113,7 @@ COMMANDS = {
     "gate": _gate,
     "verify": _verify,
     "replay": _replay,
+    "diagnose": _diagnose,
     "doctor": _doctor,
 }
 

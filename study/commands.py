@@ -186,11 +186,25 @@ def doctor(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _options(flags: argparse.Namespace) -> Options:
-    texts = [text for group in flags.methods for text in (group or ["all"])]
+def sentences(groups: list[list[str]]) -> tuple[str, ...]:
+    """The methods behind `--methods`, by commas or repeated; a flag without a value means all."""
+    texts = [text for group in groups for text in (group or ["all"])]
+    return tuple(piece for text in texts for piece in (split(text, ",") if text.strip() else [text]))
+
+
+def prompts(flags: argparse.Namespace) -> Prompts:
+    """What is put before texts, queries and documents."""
     prompt = flags.prompt or ""
+    return Prompts(
+        text=prompt,
+        query=prompt if flags.query_prompt is None else flags.query_prompt,
+        document=prompt if flags.document_prompt is None else flags.document_prompt,
+    )
+
+
+def _options(flags: argparse.Namespace) -> Options:
     return Options(
-        methods=tuple(piece for text in texts for piece in (split(text, ",") if text.strip() else [text])),
+        methods=sentences(flags.methods),
         backbone=backbone_source.DEFAULT if flags.backbone is None else flags.backbone,
         suites=tuple(name for names in flags.suite or [] for name in names),
         tasks=tuple(name for names in flags.tasks or [] for name in names),
@@ -200,11 +214,7 @@ def _options(flags: argparse.Namespace) -> Options:
         seeds=flags.seeds,
         fit=text_sets.DEFAULT if flags.fit is None else flags.fit,
         training=_training(flags),
-        prompts=Prompts(
-            text=prompt,
-            query=prompt if flags.query_prompt is None else flags.query_prompt,
-            document=prompt if flags.document_prompt is None else flags.document_prompt,
-        ),
+        prompts=prompts(flags),
         device=flags.device,
         dtype=flags.dtype,
         max_length=flags.max_length,

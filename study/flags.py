@@ -17,6 +17,7 @@ examples:
   run_bench.py --methods hire,mlp --train nli --data-dir DATA --seeds 0,1,2     trained, three times each
   run_bench.py compare hire+batch-softmax mean               whether the difference is real
   run_bench.py report --out results                          the boards again, from the records
+  run_bench.py diagnose --tasks STSBenchmark --data-dir DATA    the geometry of every layer's vectors
   run_bench.py doctor --backbone NAME                        what the layers of a backbone hold
 
 exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 130 interrupted
@@ -55,6 +56,19 @@ def _backbone_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _text_flags(parser: argparse._ActionsContainer) -> None:
+    """Prompts and fit texts."""
+    parser.add_argument("--prompt", metavar="TEXT", help="put before every text")
+    parser.add_argument("--query-prompt", metavar="TEXT", help="put before queries instead of --prompt")
+    parser.add_argument("--document-prompt", metavar="TEXT", help="put before documents instead of --prompt")
+    parser.add_argument(
+        "--fit",
+        metavar="NAME_OR_FILE",
+        help="texts that transforms such as whitening are fitted on: a name below DATA/train or a "
+        ".txt/.jsonl/.csv/.tsv file (default: lee-background, embedded)",
+    )
+
+
 def run_parser() -> Parser:
     """Of `run_bench.py --methods`."""
     parser = Parser(
@@ -72,15 +86,7 @@ def run_parser() -> Parser:
         help="method sentences or catalogue names, by commas or repeated; without a value, or 'all': the catalogue",
     )
     _backbone_flags(what)
-    what.add_argument("--prompt", metavar="TEXT", help="put before every text")
-    what.add_argument("--query-prompt", metavar="TEXT", help="put before queries instead of --prompt")
-    what.add_argument("--document-prompt", metavar="TEXT", help="put before documents instead of --prompt")
-    what.add_argument(
-        "--fit",
-        metavar="NAME_OR_FILE",
-        help="texts that transforms such as whitening are fitted on: a name below DATA/train or a "
-        ".txt/.jsonl/.csv/.tsv file (default: lee-background, embedded)",
-    )
+    _text_flags(what)
     what.add_argument(
         "--seeds", type=_seeds, default=(0,), metavar="0,1,2", help="for methods with weights of their own"
     )
@@ -295,6 +301,55 @@ def record_parser(command: str, description: str) -> Parser:
     if command == "replay":
         parser.add_argument("--anyway", action="store_true", help="run although an input has changed")
     _places_flags(parser)
+    return parser
+
+
+def diagnose_parser() -> Parser:
+    """Of `run_bench.py diagnose`."""
+    parser = Parser(
+        prog="run_bench.py diagnose",
+        description="What vectors look like, layer by layer and method by method: anisotropy, uniformity, alignment, "
+        "effective rank, IsoScore, hubness, norms, CKA between layers, attention. Kept below OUT/diagnostics and "
+        "shown by report --html.",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        action="append",
+        metavar="METHOD",
+        help="sentences, or folders of trained methods; a trained sentence stands for its trainings in OUT/trained "
+        "(default: mean@each,cls@each)",
+    )
+    parser.add_argument("--trained", action="store_true", help="also every training of this backbone in OUT/trained")
+    _backbone_flags(parser)
+    _text_flags(parser)
+    parser.add_argument(
+        "--tasks",
+        action="append",
+        type=_comma,
+        metavar="A,B",
+        help="whose texts (default: STSBenchmark if --data-dir has it, else the embedded LeeSTS)",
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="one folder a task, in the hub's layout")
+    parser.add_argument(
+        "--attention",
+        action="store_true",
+        help="read the attention maps too; the pass then computes them step by step and takes longer",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        default=5000,
+        metavar="N",
+        help="texts of a task, and pairs, drawn at most; similarities are computed between all of them "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the draw and of untrained weights (default: %(default)s)"
+    )
+    parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="tokens in a batch, as in the run")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
     return parser
 
 

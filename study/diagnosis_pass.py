@@ -1,0 +1,277 @@
+"""Makes diagnoses: one pass a backbone over the texts of all tasks, and of it the space of every method."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from fusebench.benchmarks.diagnosis import (
+    BackboneAttention,
+    DiagnosedMethod,
+    Diagnosis,
+    DiagnosisSpec,
+    LayerSimilarity,
+    Sizes,
+    TrainedWeights,
+)
+from fusebench.benchmarks.embedding_space import Space, space_of
+from fusebench.benchmarks.geometry import linear_cka
+from fusebench.benchmarks.record import Prompts
+from fusebench.methods.backbone import Backbone
+from fusebench.methods.checkpoint import load_module
+from fusebench.methods.encoder import fit_transforms
+from fusebench.methods.engine import BATCH_TOKENS, SharedPass
+from fusebench.methods.gradients import seeded
+from fusebench.methods.parts import Fusion
+from fusebench.study.attention_reader import KEY, AttentionReader, read_attention
+from fusebench.study.code_identity import code_sha256
+from fusebench.study.diagnosis_subjects import Subject, described, trained_weights
+from fusebench.study.diagnosis_texts import Sample
+from fusebench.study.environment import SOFTWARE, environment, versions
+from fusebench.study.plan import Chosen, backbone_spec
+from fusebench.study.text_sets import TextSet
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+_LOG = logging.getLogger(__name__)
+_MEASURES = tuple(
+    f"fusebench.{name}"
+    for name in (
+        "benchmarks.embedding_space",
+        "benchmarks.positive_pairs",
+        "study.attention_reader",
+        "study.diagnosis_texts",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a diagnosis is made; see the flags of `diagnose`."""
+
+    attention: bool
+    limit: int
+    seed: int
+    prompts: Prompts
+    batch_tokens: int | None
+
+
+@dataclass
+class _Findings:
+    """What was measured on one task so far."""
+
+    methods: list[DiagnosedMethod] = field(default_factory=list)
+    spaces: list[Space] = field(default_factory=list)
+    similarities: list[LayerSimilarity] = field(default_factory=list)
+    attention: list[BackboneAttention] = field(default_factory=list)
+    sizes: Sizes | None = None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where the texts and pairs of a sample are among the vectors of a pass; texts that tokenise alike count once."""
+
+    texts: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, sample: Sample, shared: SharedPass) -> _Rows:
+        texts, left, right = (shared.rows(texts) for texts in (sample.texts, sample.left, sample.right))
+        return cls(np.unique(texts), left, right)
+
+
+def diagnose(
+    backbone: Backbone,
+    subjects: Sequence[Subject],
+    samples: Sequence[Sample],
+    fit: TextSet,
+    settings: Settings,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[list[Diagnosis], list[str]]:
+    """A diagnosis a task, and a sentence for each method that has none.
+
+    Raises:
+        InputError: saved weights are not those that their card names, or a text does not go through the backbone.
+    """
+    findings = {sample.task.spec.name: _Findings() for sample in samples}
+    failures: list[str] = []
+    for number, subject in enumerate(subjects, start=1):
+        stage = f"backbone {number} of {len(subjects)}"
+        _Examination(backbone, subject, samples, fit, settings).into(findings, failures, stage, progress)
+    made = []
+    for sample in samples:
+        found = findings[sample.task.spec.name]
+        if found.methods and found.sizes is not None:
+            made.append(
+                Diagnosis.of(
+                    _spec(backbone, subjects, sample, tuple(found.methods), fit, settings),
+                    sizes=found.sizes,
+                    spaces=tuple(found.spaces),
+                    similarities=tuple(found.similarities),
+                    attention=tuple(found.attention),
+                    environment=environment(),
+                )
+            )
+    return made, failures
+
+
+class _Examination:
+    """One backbone and the methods that read it."""
+
+    def __init__(
+        self, frozen: Backbone, subject: Subject, samples: Sequence[Sample], fit: TextSet, settings: Settings
+    ) -> None:
+        self.subject, self.samples, self.fit, self.settings = subject, samples, fit, settings
+        self.trained: TrainedWeights | None = trained_weights(subject.tuned)
+        self.backbone = frozen
+        if subject.tuned is not None:
+            self.backbone = frozen.trainable_copy()
+            load_module(self.backbone.model, subject.tuned.tensors(), "backbone.")
+            self.backbone.model.requires_grad_(False)
+
+    def into(self, findings: Mapping[str, _Findings], failures: list[str], stage: str, progress: Progress) -> None:
+        """Runs the passes and adds what they tell."""
+        passes = self._passes(stage, progress)
+        layers: dict[tuple[str, str], dict[int, np.ndarray]] = defaultdict(dict)
+        for one in self.subject.methods:
+            shared = next(made for made in passes if _key(one) in made.fusions)
+            try:
+                vectors = self._vectors(one, shared)
+            except Exception as error:  # a third-party part can raise anything
+                failures.append(self._failure(one, "", error))
+                continue
+            for sample in self.samples:
+                try:
+                    self._measure(one, vectors, sample, shared, findings, layers)
+                except ArithmeticError as error:
+                    failures.append(self._failure(one, f" on {sample.task.spec.name}", error))
+        for (task, sweep), held in layers.items():
+            if len(held) > 1:
+                numbers = tuple(sorted(held))
+                cka = linear_cka([held[layer] for layer in numbers])
+                findings[task].similarities.append(
+                    LayerSimilarity(sweep=sweep, backbone=self.trained, layers=numbers, cka=_nested(cka))
+                )
+        for shared in passes:
+            if KEY in shared.fusions:
+                for sample in self.samples:
+                    rows = _Rows.of(sample, shared)
+                    lengths = shared.lengths(sample.texts)
+                    found = read_attention(shared, rows.texts, lengths, self.trained)
+                    findings[sample.task.spec.name].attention.append(found)
+
+    def _passes(self, stage: str, progress: Progress) -> list[SharedPass]:
+        """One pass a template, finished over the texts of all tasks; the maps are read in that without a template."""
+        by_template: dict[str | None, dict[str, Fusion]] = {}
+        for one in self.subject.methods:
+            fusion = self._fusion(one)
+            by_template.setdefault(fusion.template, {})[_key(one)] = fusion
+        if self.settings.attention:
+            by_template.setdefault(None, {})[KEY] = AttentionReader(self.backbone.shape)
+        texts = [text for sample in self.samples for text in sample.every_text()]
+        fitted = {_key(one) for one in self.subject.methods if one.method.fitted}
+        passes = []
+        for fusions in by_template.values():
+            shared = SharedPass(
+                self.backbone,
+                fusions,
+                batch_tokens=self.settings.batch_tokens,
+                progress=lambda done, total: progress(stage, done, total),
+            )
+            shared.ensure(texts + (self._fit_texts() if fitted & fusions.keys() else []))
+            passes.append(shared)
+        return passes
+
+    def _fusion(self, one: Chosen) -> Fusion:
+        with seeded(self.settings.seed, torch.device("cpu")):
+            fusion = one.method.build_fusion(self.backbone.shape)
+        if one.saved is not None:
+            load_module(fusion, one.saved.tensors(), "fusion.")
+        return fusion.eval().requires_grad_(False)
+
+    def _fit_texts(self) -> list[str]:
+        return [self.settings.prompts.text + text for text in self.fit.texts]
+
+    def _vectors(self, one: Chosen, shared: SharedPass) -> Float[np.ndarray, "inputs dim"]:
+        """The method's vectors of all that went through the pass."""
+        vectors = shared.vectors(_key(one))
+        fit = vectors[shared.rows(self._fit_texts())] if one.method.fitted else None
+        for transform in fit_transforms(one.method, fit):
+            vectors = transform(vectors)
+        return vectors
+
+    def _measure(
+        self,
+        one: Chosen,
+        vectors: np.ndarray,
+        sample: Sample,
+        shared: SharedPass,
+        findings: Mapping[str, _Findings],
+        layers: dict[tuple[str, str], dict[int, np.ndarray]],
+    ) -> None:
+        name, rows = sample.task.spec.name, _Rows.of(sample, shared)
+        space = space_of(vectors[rows.texts], vectors[rows.left], vectors[rows.right])
+        method = described(one, self.subject.tuned, self.backbone)
+        found = findings[name]
+        found.methods.append(method)
+        found.spaces.append(space)
+        found.sizes = Sizes(
+            texts_of_task=sample.texts_of_task,
+            texts=len(rows.texts),
+            pairs_of_task=sample.pairs_of_task,
+            pairs=len(rows.left),
+            truncated=shared.truncated(sample.texts),
+        )
+        if method.sweep is not None and method.layer is not None and one.saved is None:
+            layers[name, method.sweep][method.layer] = vectors[rows.texts]
+
+    def _failure(self, one: Chosen, where: str, error: Exception) -> str:
+        tuned = f", read from {self.trained.method}, seed {self.trained.seed}" if self.trained else ""
+        _LOG.info("%s%s", one.method.name, where, exc_info=error)
+        return f"{one.method.name}{tuned}{where}: {error}"
+
+
+def _key(one: Chosen) -> str:
+    """Methods with the same weights share the fusion's vectors."""
+    return one.method.stem.name + (f" saved {one.saved.weights_sha256}" if one.saved else "")
+
+
+def _nested(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+def _spec(
+    backbone: Backbone,
+    subjects: Sequence[Subject],
+    sample: Sample,
+    methods: tuple[DiagnosedMethod, ...],
+    fit: TextSet,
+    settings: Settings,
+) -> DiagnosisSpec:
+    kind = backbone.device.type
+    asked = [one.method for subject in subjects for one in subject.methods]
+    parts = {part.card.part.__module__ for method in asked for part in method.parts}
+    return DiagnosisSpec(
+        backbone=backbone_spec(backbone),
+        task=sample.task.spec,
+        methods=methods,
+        attention=settings.attention,
+        limit=settings.limit,
+        seed=settings.seed,
+        pair_rule=sample.rule,
+        fit=fit.spec if any(method.fitted for method in asked) else None,
+        prompts=settings.prompts,
+        max_length=backbone.limit.tokens,
+        dtype=backbone.dtype,
+        device=kind,
+        batch_tokens=settings.batch_tokens or BATCH_TOKENS[kind],
+        software=versions(SOFTWARE),
+        code=code_sha256((*_MEASURES, *parts)),
+    )
