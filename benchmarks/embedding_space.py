@@ -17,22 +17,27 @@ CONVENTIONS = (
 
 
 class Quantity(NamedTuple):
-    """A number of `Space`: its field, what it is called, and how to read it."""
+    """A number of `Space`: its field, what it is called, how to read it, and with how many decimals."""
 
     field: str
     name: str
     reading: str
+    digits: int = 3
+
+    def text(self, value: float) -> str:
+        """The number as tables show it; what rounds to 0 has no sign."""
+        return f"{round(value, self.digits) + 0.0:.{self.digits}f}"
 
 
 QUANTITIES = (
     Quantity("anisotropy", "anisotropy", "mean cosine of two texts; 1: all point one way"),
     Quantity("uniformity", "uniformity", "lower: more even on the sphere"),
     Quantity("alignment", "alignment", "squared distance of pairs that belong together; lower: closer"),
-    Quantity("effective_rank", "effective rank", "directions in use, by singular values"),
-    Quantity("isoscore", "IsoScore", "share of dimensions in use, by variance"),
-    Quantity("hubness", "hubness", "skewness of how often a text is a neighbour; 0: none is a hub"),
+    Quantity("effective_rank", "effective rank", "directions in use, by singular values", 1),
+    Quantity("isoscore", "IsoScore", "how evenly variance is spread over the dimensions; 1: all alike"),
+    Quantity("hubness", "hubness", "skewness of how often a text is a neighbour; 0: no hubs"),
     Quantity("antihubs", "antihubs", "share of texts that are no neighbour of any text"),
-    Quantity("norm", "norm", "mean length of a vector"),
+    Quantity("norm", "norm", "mean length of a vector", 2),
     Quantity("norm_spread", "norm spread", "standard deviation of the lengths over their mean"),
 )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fusebench.benchmarks.board_markup import LEFT
 from fusebench.benchmarks.board_rows import Row, row_labels, training_free
 from fusebench.benchmarks.board_significance import GROUP, INTERVAL
-from fusebench.benchmarks.board_table import Table
+from fusebench.benchmarks.board_table import Estimate, Table
 from fusebench.benchmarks.leaderboard import Board
 from fusebench.benchmarks.record import Record
 
@@ -71,6 +71,18 @@ class SideTable:
 
     columns: tuple[Column, ...]
     lines: tuple[tuple[Cell, ...], ...]
+
+
+def text_cell(text: str) -> Cell:
+    """A cell of words."""
+    return Cell(text, "", text, None)
+
+
+def estimate_cell(value: Estimate | None, write: Callable[[float], str]) -> Cell:
+    """A cell of a mean and, where there are several seeds, its spread; None is empty."""
+    if value is None:
+        return Cell("", "", None, None)
+    return Cell(write(value.mean), "" if math.isnan(value.spread) else write(value.spread), value.mean, None)
 
 
 def side_table(table: Table | None) -> SideTable | None:

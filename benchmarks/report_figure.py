@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fusebench.benchmarks.report_board import SideTable
 from fusebench.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,11 +83,12 @@ class Figure:
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Charts under one heading, of which a sentence or two tells what to make."""
+    """Charts and tables, by their headings, under one heading; a sentence or two tells what to make of them."""
 
     title: str
     text: str
     figures: Sequence[Figure] = field(default_factory=tuple)
+    tables: Mapping[str, SideTable] = field(default_factory=dict)
 
 
 def plotly_parts() -> ModuleType:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 _WEIGHT = "layer_weight."
+_OF_GUIDE = re.compile(r"\.(penalty|entropy|first_token_share|map_cosine)$")
 _BINS = 80
 
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """What one training of one method logged; `layer_weights` are those of the last update that has any."""
+    """What one training of one method logged.
+
+    Attributes:
+        layer_weights: those of the last update that has any.
+        guides: what its guides logged of the attention maps, by name: the first value and the last.
+    """
 
     method: str
     seed: int | None
@@ -26,6 +33,7 @@ class TrainingCurve:
     losses: Mapping[int, float]
     dev_scores: Mapping[int, float]
     layer_weights: Mapping[int, float]
+    guides: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def updates(self) -> int:
@@ -78,6 +86,7 @@ def _curve(events: Iterable[dict[str, Any]]) -> TrainingCurve:
     losses: dict[int, float] = {}
     dev_scores: dict[int, float] = {}
     weights: dict[int, float] = {}
+    guides: dict[str, tuple[float, float]] = {}
     for event in events:
         config = event.get("config", config)
         if isinstance(loss := event.get("loss"), int | float):
@@ -86,6 +95,9 @@ def _curve(events: Iterable[dict[str, Any]]) -> TrainingCurve:
             dev_scores[int(event["update"])] = float(score)
         if own := {int(k.removeprefix(_WEIGHT)): v for k, v in event.items() if k.startswith(_WEIGHT)}:
             weights = own
+        for name, value in event.items():
+            if _OF_GUIDE.search(name) and isinstance(value, int | float):
+                guides[name] = guides.get(name, (float(value),))[0], float(value)
     if not isinstance(method := config["method"], str):
         raise ValueError("its method is no text")
     if not isinstance(seed := config["seed"], int | None):
@@ -98,4 +110,5 @@ def _curve(events: Iterable[dict[str, Any]]) -> TrainingCurve:
         losses=losses,
         dev_scores=dev_scores,
         layer_weights={layer: float(share) for layer, share in weights.items() if share is not None},
+        guides=guides,
     )

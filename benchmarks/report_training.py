@@ -7,6 +7,7 @@ from statistics import fmean
 
 from fusebench.benchmarks.board_rows import Row
 from fusebench.benchmarks.board_table import Estimate, estimate
+from fusebench.benchmarks.report_board import Column, SideTable, estimate_cell, text_cell
 from fusebench.benchmarks.report_figure import (
     COLORS,
     MUTED,
@@ -158,7 +159,10 @@ def curve_section(curves: Curves) -> Section | None:
         choices=choices,
         numbers=_ends(logged, width),
     )
-    return Section("How training went", "", [figure])
+    guided = _guided(logged)
+    return Section(
+        "How training went", "", [figure], {"What guides logged of the attention": guided} if guided else {}
+    )
 
 
 def _lines(name: str, position: int, lines: Sequence[Mapping[int, float]], option: int) -> list[object]:
@@ -185,6 +189,20 @@ def _lines(name: str, position: int, lines: Sequence[Mapping[int, float]], optio
             )
         )
     return traces
+
+
+def _guided(logged: Curves) -> SideTable | None:
+    """First and last logged value of what guides describe, mean and spread over seeds; None without guides."""
+    rows = []
+    for label, own in logged.items():
+        for name in dict.fromkeys(name for curve in own for name in curve.guides):
+            held = [curve.guides[name] for curve in own if name in curve.guides]
+            ends = [estimate([value[end] for value in held]) for end in (0, 1)]
+            cells = (estimate_cell(end, "{:.4f}".format) for end in ends)
+            rows.append((text_cell(label), text_cell(name), *cells))
+    columns = [Column("method", "text"), Column("guide", "text")]
+    columns += [Column("first update", "number"), Column("last update", "number")]
+    return SideTable(tuple(columns), tuple(rows)) if rows else None
 
 
 def _ends(logged: Curves, width: int) -> Numbers:

@@ -88,9 +88,8 @@ def _print(one: Diagnosis, screen: Screen) -> None:
     tuned = any(method.backbone for method in spec.methods)
     table = Table("method", *(["backbone"] if tuned else []), "dims", *(q.name for q in QUANTITIES))
     for method, space in zip(spec.methods, one.spaces, strict=True):
-        held = space.model_dump()
         label = method.method.name + (f", seed {method.trained.seed}" if method.trained else "")
-        numbers = [f"{held[quantity.field]:.3f}" for quantity in QUANTITIES]
+        numbers = [quantity.text(getattr(space, quantity.field)) for quantity in QUANTITIES]
         table.add_row(Text(label), *([_label(method.backbone)] if tuned else []), str(space.dim), *numbers)
     screen.print(table)
     for similarity in one.similarities:

@@ -1,4 +1,4 @@
-"""The HTML report of a results folder, from its records, the tests of its boards and its training logs."""
+"""The HTML report of a results folder, from its records, tests of its boards, training logs and diagnoses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from fusebench.benchmarks.atomic import atomic_write
 from fusebench.benchmarks.board_files import file_names
 from fusebench.benchmarks.board_rows import method_rows
 from fusebench.benchmarks.board_tests import read_tests
+from fusebench.benchmarks.diagnosis_files import read_diagnoses
 from fusebench.benchmarks.leaderboard import Board, build_boards
 from fusebench.benchmarks.record import Record
 from fusebench.benchmarks.report_board import board_table, labelled_rows, side_table
 from fusebench.benchmarks.report_cost import cost_section
+from fusebench.benchmarks.report_diagnostics import diagnosis_section
 from fusebench.benchmarks.report_figure import Section
 from fusebench.benchmarks.report_logs import TrainingCurve, read_curves
 from fusebench.benchmarks.report_page import BoardPage, Page, render
@@ -36,6 +38,7 @@ def write_report(store: Store, out_file: Path) -> Path:
     tests, bad_tests = read_tests(store.out)
     boards = build_boards(records, store.suites(), tests)
     curves, bad_logs = read_curves(store.out / "training")
+    diagnoses, bad_diagnoses = read_diagnoses(store.out / "diagnostics")
     by_id = {record.spec_id: record for record in records}
     pages, shown = [], set()
     for board, name in zip(boards, file_names(boards), strict=True):
@@ -49,8 +52,11 @@ def write_report(store: Store, out_file: Path) -> Path:
         name=store.out.resolve().name,
         facts=_facts(records, curves),
         boards=sorted(pages, key=lambda page: -len(page.table.columns)),  # the widest suite stands open
-        sections=_unscored([curve for curve in curves if curve.training_id not in shown]),
-        rejected=_by_reason([*store.rejected, *bad_logs, *bad_tests], store.out),
+        sections=[
+            *(diagnosis_section(one, records) for one in diagnoses),
+            *_unscored([curve for curve in curves if curve.training_id not in shown]),
+        ],
+        rejected=_by_reason([*store.rejected, *bad_logs, *bad_tests, *bad_diagnoses], store.out),
         records=held_records((by_id[i] for i in on_boards), record_links(store.out, out_file)),
     )
     atomic_write(out_file, render(page))
@@ -105,7 +111,9 @@ def _unscored(curves: Sequence[TrainingCurve]) -> list[Section]:
         return []
     figures = [figure for section in sections for figure in section.figures]
     weights = f" {sections[0].text}" if len(sections) > 1 else ""
-    return [Section("Trainings without scores", f"Logs of trainings that no board shows yet.{weights}", figures)]
+    tables = {heading: table for section in sections for heading, table in section.tables.items()}
+    text = f"Logs of trainings that no board shows yet.{weights}"
+    return [Section("Trainings without scores", text, figures, tables)]
 
 
 def _facts(records: Sequence[Record], curves: Sequence[TrainingCurve]) -> dict[str, str]:
