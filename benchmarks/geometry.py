@@ -76,10 +76,10 @@ def principal_variances(X: Floats) -> Doubles:
         ArithmeticError: all rows are equal but for rounding, so there is no axis.
     """
     centred = X - X.mean(axis=0, dtype=np.float64)
-    found = np.linalg.eigvalsh(centred.T @ centred / (len(X) - 1))[::-1].clip(min=0.0)
-    if found.sum() <= _ROUNDING**2 * np.square(norms(X)).mean():
+    scatter = centred.T @ centred
+    if np.trace(scatter) <= _ROUNDING**2 * np.square(norms(X)).sum():
         raise ArithmeticError("all vectors are equal, so they spread in no direction")
-    return found
+    return np.linalg.eigvalsh(scatter / (len(X) - 1))[::-1].clip(min=0.0)
 
 
 def effective_rank(variances: Doubles) -> float:

@@ -9,7 +9,6 @@ from typing import Any
 from fusebench.benchmarks import task_data
 from fusebench.benchmarks.task_data import Role
 from fusebench.benchmarks.tasks import LoadedTask
-from fusebench.errors import InputError
 
 Input = tuple[Role, str]
 
@@ -25,10 +24,8 @@ class PositivePairs:
 def positive_pairs(task: LoadedTask) -> PositivePairs:
     """Of an STS task the pairs in the top fifth of its gold scores' range, of a retrieval task those judged relevant.
 
-    Of STS-B, whose scores go from 0 to 5, these are the pairs above 4, as in Gao et al. 2021 (SimCSE).
-
-    Raises:
-        InputError: there are none.
+    Of STS-B, whose scores go from 0 to 5, these are the pairs above 4, as in Gao et al. 2021 (SimCSE). There is
+    always one: a task whose scores are all equal, or that has no relevant document, is refused when it is loaded.
     """
     data = [part for _, _, part in task_data.parts(task.task)]
     if task.spec.type == "Retrieval":
@@ -40,8 +37,6 @@ def positive_pairs(task: LoadedTask) -> PositivePairs:
         border = low + 0.8 * (high - low)
         rule = f"gold score above {border:g}, the top fifth of {low:g} to {high:g}"
         pairs = tuple(pair for part in data for pair in _scored(task.task, part, border))
-    if not pairs:
-        raise InputError(f"task {task.spec.name} has no pair for the alignment ({rule}): name another task.")
     return PositivePairs(rule, pairs)
 
 

@@ -99,7 +99,8 @@ def read_attention(
 def special_ends(backbone: Backbone) -> tuple[str | None, str | None]:
     """The special tokens that the tokenizer puts first and last, such as [CLS] and [SEP]; None where it puts none."""
     ids = backbone.tokenize(["layers"]).ids[0]
-    special = set(backbone.tokenizer.all_special_ids)
+    # A word that the vocabulary lacks is no special token of the frame.
+    special = set(backbone.tokenizer.all_special_ids) - {backbone.tokenizer.unk_token_id}
     first, last = (
         str(backbone.tokenizer.convert_ids_to_tokens(int(end))) if int(end) in special else None
         for end in (ids[0], ids[-1])

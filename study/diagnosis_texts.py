@@ -38,11 +38,7 @@ class Sample:
 
 
 def draw(task: LoadedTask, prompts: Prompts, *, limit: int, seed: int) -> Sample:
-    """At most `limit` texts and as many pairs, drawn without replacement and kept in the task's order.
-
-    Raises:
-        InputError: the task has no pair for the alignment.
-    """
+    """At most `limit` texts and as many pairs, drawn without replacement and kept in the task's order."""
     texts = list(dict.fromkeys(getattr(prompts, role) + text for role, text in task.inputs()))
     found = positive_pairs(task)
     pairs = [tuple(getattr(prompts, role) + text for role, text in pair) for pair in found.pairs]
