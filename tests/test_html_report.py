@@ -11,12 +11,14 @@ from urllib.parse import unquote
 import pytest
 
 from fusebench.benchmarks.board_tests import write_tests
+from fusebench.benchmarks.diagnosis_files import write_diagnosis
 from fusebench.benchmarks.leaderboard import build_boards
 from fusebench.benchmarks.record import MethodSpec, PartSpec, Record
 from fusebench.benchmarks.store import Store
 from fusebench.study.html_report import write_report
 from fusebench.study.significance import place_of_tests
 from tests.headless_browser import browser, chromium
+from tests.invented_diagnoses import attention, diagnosis, layers, similarity, weights
 from tests.invented_records import make, overlap, trained, training
 from tests.invented_tests import invented_tests
 
@@ -49,7 +51,7 @@ def log_of(record, out, weights=(0.2, 0.8), losses=(2.0, 1.0)):
 
 @pytest.fixture
 def store(tmp_path):
-    """Three layers, an equal row, a trained method with two seeds, and names that are markup."""
+    """Three layers, an equal row, a trained method with two seeds, a diagnosis, and names that are markup."""
     store = Store(tmp_path / "out")
     for task in ("A", "B"):
         for method, score in LAYERS.items():
@@ -64,6 +66,10 @@ def store(tmp_path):
     store.remember_suite("ab", f"A and B {EVIL}", ("A", "B"))
     (board,) = build_boards(store.records(), store.suites())
     write_tests(place_of_tests(board, store.out), invented_tests(board))
+    tuned = weights(f"mean+{'a-long-name-' * 4}{EVIL}", regime="finetune")
+    measured = [*layers(), *((one.model_copy(update={"backbone": tuned}), space) for one, space in layers())]
+    matrices, maps = (similarity(), similarity(backbone=tuned)), (attention(), attention(tuned))
+    write_diagnosis(store.out, diagnosis(*measured, similarities=matrices, attention=maps))
     return store
 
 
@@ -154,9 +160,18 @@ def test_files_that_are_not_used_are_named_with_the_reason(store):
     (store.out / "training" / "bad.jsonl").write_text("no json\n")
     (store.out / "tests" / "net").mkdir()
     (store.out / "tests" / "net" / "bad.json").write_text("{}")
+    (store.out / "diagnostics" / "bad.json").write_text("{}")
     text = write_report(store, store.out / "r.html").read_text()
     assert "training/bad.jsonl" in text
     assert "tests/net/bad.json" in text
+    assert "diagnostics/bad.json" in text
+
+
+def test_a_diagnosis_has_a_section_whose_rows_hold_the_scores(page):
+    text = page.read_text(encoding="utf-8")
+    section = text[text.index("<h2>Diagnostics: A, org/net</h2>") :]
+    row = section[section.index('data-order="mean"') :]
+    assert '<td class="number" data-order="60.0">60.00</td>' in row[: row.index("</tr>")]
 
 
 # In a real browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -13,7 +14,7 @@ from fusebench.benchmarks.report_board import labelled_rows
 from fusebench.benchmarks.report_cost import Point, pareto_front
 from fusebench.benchmarks.report_logs import TrainingCurve, bin_width, binned, mean_curve, read_curves
 from fusebench.benchmarks.report_sweeps import sweeps
-from fusebench.benchmarks.report_training import curves_of, layer_weights
+from fusebench.benchmarks.report_training import curve_section, curves_of, layer_weights
 from tests.invented_records import make, trained, training
 
 
@@ -86,6 +87,29 @@ def test_a_log_gives_losses_dev_scores_and_the_last_weights(tmp_path):
     assert (found.method, found.seed, found.training_id, found.learning_rates) == ("m", 1, "t", (0.1, 0.2))
     assert (found.losses, found.dev_scores) == ({1: 3.0, 3: 1.0}, {2: 0.5})
     assert (found.layer_weights, found.updates) == ({0: 0.1, 2: 0.9}, 3)
+
+
+def test_what_guides_logged_is_kept_from_the_first_update_and_the_last(tmp_path):
+    name = 'mdg(layers="5,6")'
+    events = [{"config": {"method": "m", "seed": 1, "training_id": "t"}}]
+    for update, cosine in enumerate((0.9, 0.7, 0.6), start=1):
+        own = {f"{name}.map_cosine": cosine, f"{name}.penalty": 1.0, f"{name}.factor": 0.001}
+        events.append({"stage": 0, "update": update, "loss": 1.0, **own})
+    events.append({"update": 4, "loss": 1.0})  # an update without a look at the maps
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (found,), _ = read_curves(tmp_path)
+    assert found.guides == {f"{name}.map_cosine": (0.9, 0.6), f"{name}.penalty": (1.0, 1.0)}
+
+
+def test_what_guides_logged_is_a_table_of_means_and_spreads_over_seeds():
+    pytest.importorskip("plotly")
+    seeds = [replace(curve([1.0]), guides={"mdg.entropy": ends}) for ends in ((0.4, 0.5), (0.6, 0.9))]
+    section = curve_section({"guided": seeds, "bare": [curve([1.0])]})
+    (table,) = section.tables.values()
+    (line,) = table.lines
+    assert [cell.text for cell in line] == ["guided", "mdg.entropy", "0.5000", "0.7000"]
+    assert line[3].spread == f"{stdev((0.5, 0.9)):.4f}"
+    assert curve_section({"bare": [curve([1.0])]}).tables == {}
 
 
 @pytest.mark.parametrize(
