@@ -74,13 +74,14 @@ class DiagnosisSpec(_Frozen):
 
 
 class Sizes(_Frozen):
-    """How many texts and pairs the task has, after tokenisation without repetitions, and how many were measured."""
+    """How many distinct texts and how many pairs a task has and how many were measured; of texts that tokenise
+    alike, one is."""
 
     texts_of_task: int
     texts: int
     pairs_of_task: int
     pairs: int
-    truncated: int  # of the texts
+    truncated: int  # of the texts, cut at the length limit
 
 
 class LayerSimilarity(_Frozen):

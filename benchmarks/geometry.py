@@ -102,8 +102,13 @@ def isoscore(variances: Doubles) -> float:
     length sqrt(E), lie `defect` from the vector of ones, which is scaled to [0, 1] and then to the share of
     dimensions in use. It equals `(PR - 1) / (E - 1)` with the participation ratio `PR = (sum v)^2 / sum v^2`.
     A sample of N vectors of an isotropic distribution reaches about N / (N + E), not 1.
+
+    Raises:
+        ArithmeticError: there is a single dimension.
     """
     dim = len(variances)
+    if dim < 2:
+        raise ArithmeticError("vectors of one dimension are neither isotropic nor not")
     scaled = np.sqrt(dim) * variances / np.linalg.norm(variances)
     defect = np.linalg.norm(scaled - 1) / np.sqrt(2 * (dim - np.sqrt(dim)))
     share = (dim - defect**2 * (dim - np.sqrt(dim))) ** 2 / dim**2

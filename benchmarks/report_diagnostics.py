@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from fusebench.benchmarks.board_rows import age
 from fusebench.benchmarks.board_table import Estimate, estimate
 from fusebench.benchmarks.diagnosis import DiagnosedMethod, Diagnosis
 from fusebench.benchmarks.embedding_space import QUANTITIES, Quantity, Space
-from fusebench.benchmarks.record import Record, Spec
+from fusebench.benchmarks.record import Record, Spec, digest
 from fusebench.benchmarks.report_attention import attention_figure
 from fusebench.benchmarks.report_board import Cell, Column, SideTable, estimate_cell, text_cell
 from fusebench.benchmarks.report_figure import (
@@ -41,6 +42,30 @@ class Line(NamedTuple):
     values: Mapping[Quantity, Estimate]
 
 
+def diagnosis_sections(diagnoses: Sequence[Diagnosis], records: Sequence[Record]) -> list[Section]:
+    """A section a diagnosis; of those that other code or versions made of the same, the newest.
+
+    Two that bear the same title get a piece of their id.
+    """
+    newest = {
+        digest(one.spec.model_dump(mode="json", exclude={"code", "software"})): one
+        for one in sorted(diagnoses, key=lambda one: one.environment.created)
+    }
+    kept = sorted(newest.values(), key=lambda one: (_title(one), one.diagnosis_id))
+    titles = [_title(one) for one in kept]
+    sections = [diagnosis_section(one, records) for one in kept]
+    return [
+        replace(section, title=f"{section.title} [{one.diagnosis_id[:6]}]")
+        if titles.count(section.title) > 1
+        else section
+        for one, section in zip(kept, sections, strict=True)
+    ]
+
+
+def _title(held: Diagnosis) -> str:
+    return f"Diagnostics: {held.spec.task.name}, {held.spec.backbone.name}"
+
+
 def diagnosis_section(held: Diagnosis, records: Sequence[Record]) -> Section:
     """The charts and the table of one diagnosis; scores are those of the same methods on the same data."""
     lines = _lines(held, records)
@@ -55,7 +80,7 @@ def diagnosis_section(held: Diagnosis, records: Sequence[Record]) -> Section:
     )
     figures = [_depth(lines), similarity_figure(held), attention_figure(held)]
     return Section(
-        f"Diagnostics: {spec.task.name}, {spec.backbone.name}",
+        _title(held),
         text,
         [figure for figure in figures if figure is not None],
         tables={"By method": _table(lines)},

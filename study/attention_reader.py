@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ def _of_block(states: LayerStates, block: int) -> Float[Tensor, "batch 4"]:
 
 
 def read_attention(
-    shared: SharedPass, rows: np.ndarray, lengths: Sequence[int] | np.ndarray, trained: TrainedWeights | None
+    shared: SharedPass, rows: np.ndarray, lengths: np.ndarray, trained: TrainedWeights | None
 ) -> BackboneAttention:
     """What the reader of a finished pass found, averaged over texts.
 
@@ -89,7 +88,7 @@ def read_attention(
     first, last = special_ends(shared.backbone)
     return BackboneAttention(
         backbone=trained,
-        even_share=float((1 / np.asarray(lengths)).mean()),
+        even_share=float((1 / lengths).mean()),
         first_token=first,
         last_token=last,
         blocks=blocks,

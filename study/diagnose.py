@@ -18,7 +18,8 @@ from fusebench.methods.backbone import Backbone
 from fusebench.methods.registry import load_plugins
 from fusebench.study import text_sets
 from fusebench.study.commands import prompts, sentences
-from fusebench.study.diagnosis_pass import Settings, diagnose
+from fusebench.study.diagnosis import diagnose
+from fusebench.study.diagnosis_pass import Settings
 from fusebench.study.diagnosis_subjects import choose_subjects
 from fusebench.study.diagnosis_texts import draw
 from fusebench.study.display import LiveProgress

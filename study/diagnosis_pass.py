@@ -1,4 +1,4 @@
-"""Makes diagnoses: one pass a backbone over the texts of all tasks, and of it the space of every method."""
+"""One pass of a backbone over the texts of all tasks, and of it the space of every method that reads it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from jaxtyping import Float
 from fusebench.benchmarks.diagnosis import (
     BackboneAttention,
     DiagnosedMethod,
-    Diagnosis,
-    DiagnosisSpec,
     LayerSimilarity,
     Sizes,
     TrainedWeights,
@@ -26,29 +24,18 @@ from fusebench.benchmarks.record import Prompts
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.checkpoint import load_module
 from fusebench.methods.encoder import fit_transforms
-from fusebench.methods.engine import BATCH_TOKENS, SharedPass
+from fusebench.methods.engine import SharedPass
 from fusebench.methods.gradients import seeded
 from fusebench.methods.parts import Fusion
 from fusebench.study.attention_reader import KEY, AttentionReader, read_attention
-from fusebench.study.code_identity import code_sha256
 from fusebench.study.diagnosis_subjects import Subject, described, trained_weights
 from fusebench.study.diagnosis_texts import Sample
-from fusebench.study.environment import SOFTWARE, environment, versions
-from fusebench.study.plan import Chosen, backbone_spec
+from fusebench.study.plan import Chosen
 from fusebench.study.text_sets import TextSet
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _LOG = logging.getLogger(__name__)
-_MEASURES = tuple(
-    f"fusebench.{name}"
-    for name in (
-        "benchmarks.embedding_space",
-        "benchmarks.positive_pairs",
-        "study.attention_reader",
-        "study.diagnosis_texts",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Settings:
 
 
 @dataclass
-class _Findings:
+class Findings:
     """What was measured on one task so far."""
 
     methods: list[DiagnosedMethod] = field(default_factory=list)
@@ -78,51 +65,18 @@ class _Rows:
     """Where the texts and pairs of a sample are among the vectors of a pass; texts that tokenise alike count once."""
 
     texts: np.ndarray
+    lengths: np.ndarray  # tokens of these texts
     left: np.ndarray
     right: np.ndarray
 
     @classmethod
     def of(cls, sample: Sample, shared: SharedPass) -> _Rows:
-        texts, left, right = (shared.rows(texts) for texts in (sample.texts, sample.left, sample.right))
-        return cls(np.unique(texts), left, right)
+        texts, first = np.unique(shared.rows(sample.texts), return_index=True)
+        lengths = shared.lengths(sample.texts)[first]
+        return cls(texts, lengths, shared.rows(sample.left), shared.rows(sample.right))
 
 
-def diagnose(
-    backbone: Backbone,
-    subjects: Sequence[Subject],
-    samples: Sequence[Sample],
-    fit: TextSet,
-    settings: Settings,
-    progress: Progress = lambda stage, done, total: None,
-) -> tuple[list[Diagnosis], list[str]]:
-    """A diagnosis a task, and a sentence for each method that has none.
-
-    Raises:
-        InputError: saved weights are not those that their card names, or a text does not go through the backbone.
-    """
-    findings = {sample.task.spec.name: _Findings() for sample in samples}
-    failures: list[str] = []
-    for number, subject in enumerate(subjects, start=1):
-        stage = f"backbone {number} of {len(subjects)}"
-        _Examination(backbone, subject, samples, fit, settings).into(findings, failures, stage, progress)
-    made = []
-    for sample in samples:
-        found = findings[sample.task.spec.name]
-        if found.methods and found.sizes is not None:
-            made.append(
-                Diagnosis.of(
-                    _spec(backbone, subjects, sample, tuple(found.methods), fit, settings),
-                    sizes=found.sizes,
-                    spaces=tuple(found.spaces),
-                    similarities=tuple(found.similarities),
-                    attention=tuple(found.attention),
-                    environment=environment(),
-                )
-            )
-    return made, failures
-
-
-class _Examination:
+class Examination:
     """One backbone and the methods that read it."""
 
     def __init__(
@@ -136,7 +90,7 @@ class _Examination:
             load_module(self.backbone.model, subject.tuned.tensors(), "backbone.")
             self.backbone.model.requires_grad_(False)
 
-    def into(self, findings: Mapping[str, _Findings], failures: list[str], stage: str, progress: Progress) -> None:
+    def into(self, findings: Mapping[str, Findings], failures: list[str], stage: str, progress: Progress) -> None:
         """Runs the passes and adds what they tell."""
         passes = self._passes(stage, progress)
         layers: dict[tuple[str, str], dict[int, np.ndarray]] = defaultdict(dict)
@@ -163,8 +117,7 @@ class _Examination:
             if KEY in shared.fusions:
                 for sample in self.samples:
                     rows = _Rows.of(sample, shared)
-                    lengths = shared.lengths(sample.texts)
-                    found = read_attention(shared, rows.texts, lengths, self.trained)
+                    found = read_attention(shared, rows.texts, rows.lengths, self.trained)
                     findings[sample.task.spec.name].attention.append(found)
 
     def _passes(self, stage: str, progress: Progress) -> list[SharedPass]:
@@ -213,7 +166,7 @@ class _Examination:
         vectors: np.ndarray,
         sample: Sample,
         shared: SharedPass,
-        findings: Mapping[str, _Findings],
+        findings: Mapping[str, Findings],
         layers: dict[tuple[str, str], dict[int, np.ndarray]],
     ) -> None:
         name, rows = sample.task.spec.name, _Rows.of(sample, shared)
@@ -222,7 +175,7 @@ class _Examination:
         found = findings[name]
         found.methods.append(method)
         found.spaces.append(space)
-        found.sizes = Sizes(
+        found.sizes = found.sizes or Sizes(
             texts_of_task=sample.texts_of_task,
             texts=len(rows.texts),
             pairs_of_task=sample.pairs_of_task,
@@ -245,33 +198,3 @@ def _key(one: Chosen) -> str:
 
 def _nested(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in matrix.tolist())
-
-
-def _spec(
-    backbone: Backbone,
-    subjects: Sequence[Subject],
-    sample: Sample,
-    methods: tuple[DiagnosedMethod, ...],
-    fit: TextSet,
-    settings: Settings,
-) -> DiagnosisSpec:
-    kind = backbone.device.type
-    asked = [one.method for subject in subjects for one in subject.methods]
-    parts = {part.card.part.__module__ for method in asked for part in method.parts}
-    return DiagnosisSpec(
-        backbone=backbone_spec(backbone),
-        task=sample.task.spec,
-        methods=methods,
-        attention=settings.attention,
-        limit=settings.limit,
-        seed=settings.seed,
-        pair_rule=sample.rule,
-        fit=fit.spec if any(method.fitted for method in asked) else None,
-        prompts=settings.prompts,
-        max_length=backbone.limit.tokens,
-        dtype=backbone.dtype,
-        device=kind,
-        batch_tokens=settings.batch_tokens or BATCH_TOKENS[kind],
-        software=versions(SOFTWARE),
-        code=code_sha256((*_MEASURES, *parts)),
-    )

@@ -203,6 +203,13 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def _seed(text: str) -> int:
+    seeds = _seeds(text)
+    if len(seeds) > 1:
+        raise argparse.ArgumentTypeError(f"'{text}' should be one whole number")
+    return seeds[0]
+
+
 def list_parser() -> Parser:
     """Of `run_bench.py list`."""
     parser = Parser(prog="run_bench.py list", description="What there is.")
@@ -345,7 +352,11 @@ def diagnose_parser() -> Parser:
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the draw and of untrained weights (default: %(default)s)"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of the draw and of untrained weights (default: %(default)s)",
     )
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="tokens in a batch, as in the run")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")

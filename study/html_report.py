@@ -15,7 +15,7 @@ from fusebench.benchmarks.leaderboard import Board, build_boards
 from fusebench.benchmarks.record import Record
 from fusebench.benchmarks.report_board import board_table, labelled_rows, side_table
 from fusebench.benchmarks.report_cost import cost_section
-from fusebench.benchmarks.report_diagnostics import diagnosis_section
+from fusebench.benchmarks.report_diagnostics import diagnosis_sections
 from fusebench.benchmarks.report_figure import Section
 from fusebench.benchmarks.report_logs import TrainingCurve, read_curves
 from fusebench.benchmarks.report_page import BoardPage, Page, render
@@ -53,7 +53,7 @@ def write_report(store: Store, out_file: Path) -> Path:
         facts=_facts(records, curves),
         boards=sorted(pages, key=lambda page: -len(page.table.columns)),  # the widest suite stands open
         sections=[
-            *(diagnosis_section(one, records) for one in diagnoses),
+            *diagnosis_sections(diagnoses, records),
             *_unscored([curve for curve in curves if curve.training_id not in shown]),
         ],
         rejected=_by_reason([*store.rejected, *bad_logs, *bad_tests, *bad_diagnoses], store.out),

@@ -14,8 +14,8 @@ from fusebench.benchmarks.tasks import find_tasks, load_task
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.parts import Fusion
 from fusebench.methods.states import Needs
-from fusebench.study import diagnosis_pass
-from fusebench.study.diagnosis_pass import Settings, diagnose
+from fusebench.study.diagnosis import diagnose
+from fusebench.study.diagnosis_pass import Examination, Settings
 from fusebench.study.diagnosis_subjects import choose_subjects
 from fusebench.study.diagnosis_texts import draw
 from fusebench.study.text_sets import load_texts
@@ -151,9 +151,9 @@ class Collapsed(Fusion):
 
 
 def test_a_method_without_a_geometry_is_named_and_the_others_go_on(world, monkeypatch):
-    fusion = diagnosis_pass._Examination._fusion
+    fusion = Examination._fusion
     monkeypatch.setattr(
-        diagnosis_pass._Examination,
+        Examination,
         "_fusion",
         lambda self, one: Collapsed(self.backbone.shape) if one.method.name == "max" else fusion(self, one),
     )

@@ -114,6 +114,11 @@ def test_the_isoscore_is_the_participation_ratio_scaled_to_zero_and_one():
     assert isoscore(variances) == pytest.approx((ratio - 1) / 5)
 
 
+def test_one_dimension_has_no_isoscore():
+    with pytest.raises(ArithmeticError, match="one dimension"):
+        isoscore(np.array([2.0]))
+
+
 @pytest.mark.parametrize("count", [400, 5000])
 def test_an_isotropic_sample_reaches_an_isoscore_of_about_n_over_n_plus_e(count):
     dim = 40

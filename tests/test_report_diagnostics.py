@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import pytest
 
 from fusebench.benchmarks.record import MethodSpec
-from fusebench.benchmarks.report_diagnostics import diagnosis_section
+from fusebench.benchmarks.report_diagnostics import diagnosis_section, diagnosis_sections
 from tests.invented_diagnoses import attention, diagnosed, diagnosis, layers, similarity, space, weights
 from tests.invented_records import make, trained
 
@@ -156,3 +156,19 @@ def test_markup_in_names_is_text():
     measured[1] = (measured[1][0].model_copy(update={"method": MethodSpec(name="y", parts=())}), measured[1][1])
     figure = by_title(diagnosis(*measured))["Quantities by layer"]
     assert figure.plot["data"][0]["name"] == "&lt;b&gt;x&lt;/b&gt;"
+
+
+def test_of_the_same_diagnosis_by_other_code_the_newest_is_shown():
+    old, new = diagnosis(), diagnosis(code="new")
+    late = new.environment.model_copy(update={"created": "2027-01-01T00:00:00+00:00"})
+    held = [new.model_copy(update={"environment": late, "spaces": old.spaces[::-1]}), old]
+    (section,) = diagnosis_sections(held, ())
+    assert section.tables["By method"].lines[0][1].text == "0.250"
+
+
+def test_two_diagnoses_of_one_task_have_titles_of_their_own():
+    held = [diagnosis(), diagnosis(limit=7), diagnosis(task="B")]
+    titles = [section.title for section in diagnosis_sections(held, ())]
+    assert sorted(titles) == sorted(
+        [*(f"Diagnostics: A, org/net [{one.diagnosis_id[:6]}]" for one in held[:2]), "Diagnostics: B, org/net"]
+    )
