@@ -327,7 +327,11 @@ def diagnose_parser() -> Parser:
         help="sentences, or folders of trained methods; a trained sentence stands for its trainings in OUT/trained "
         "(default: mean@each,cls@each)",
     )
-    parser.add_argument("--trained", action="store_true", help="also every training of this backbone in OUT/trained")
+    parser.add_argument(
+        "--trained",
+        action="store_true",
+        help="every training of this backbone in OUT/trained, without --methods these alone",
+    )
     _backbone_flags(parser)
     _text_flags(parser)
     parser.add_argument(
