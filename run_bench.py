@@ -96,6 +96,15 @@ def _diagnose(arguments: list[str]) -> int:
     return diagnose.show(flags)
 
 
+def _export(arguments: list[str]) -> int:
+    from fusebench.study.flags import export_parser
+
+    flags = export_parser().parse_args(arguments)
+    from fusebench.study import export
+
+    return export.show(flags)
+
+
 def _doctor(arguments: list[str]) -> int:
     from fusebench.study.flags import doctor_parser
 
@@ -114,6 +123,7 @@ COMMANDS = {
     "verify": _verify,
     "replay": _replay,
     "diagnose": _diagnose,
+    "export": _export,
     "doctor": _doctor,
 }
 

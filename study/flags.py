@@ -18,6 +18,7 @@ examples:
   run_bench.py compare hire+batch-softmax mean               whether the difference is real
   run_bench.py report --out results                          the boards again, from the records
   run_bench.py diagnose --tasks STSBenchmark --data-dir DATA    the geometry of every layer's vectors
+  run_bench.py export mean+whiten --to DIR                   a sentence-transformers model folder
   run_bench.py doctor --backbone NAME                        what the layers of a backbone hold
 
 exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 130 interrupted
@@ -364,6 +365,28 @@ def diagnose_parser() -> Parser:
     )
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="tokens in a batch, as in the run")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+    return parser
+
+
+def export_parser() -> Parser:
+    """Of `run_bench.py export`."""
+    parser = Parser(
+        prog="run_bench.py export",
+        description="Writes a method as a sentence-transformers model folder that needs no code of ours, after "
+        "checking that both embed alike.",
+        epilog="exit codes: 0 written, 1 the vectors differ and nothing is written, 2 the input cannot be used",
+    )
+    parser.add_argument("method", metavar="METHOD", help="a sentence, a catalogue name, or a folder below trained/")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new or empty")
+    parser.add_argument("--backbone", metavar="NAME_OR_PATH", help="as in a run (default: all-MiniLM-L6-v2)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="whose scores go into the model card"
+    )
+    parser.add_argument("--fit", metavar="NAME_OR_FILE", help="texts that transforms are fitted on, as in a run")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where named sets of them are")
+    parser.add_argument("--max-length", type=_positive, metavar="N", help="tokens a text (default: the backbone's)")
+    parser.add_argument("--device", default="auto", help="where both are compared (default: %(default)s)")
     parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
     return parser
 

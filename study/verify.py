@@ -16,29 +16,19 @@ from fusebench.benchmarks.mteb_bridge import quiet
 from fusebench.benchmarks.record import Prompts, Record
 from fusebench.benchmarks.task_source import load_data, task_of
 from fusebench.benchmarks.tasks import find_tasks
-from fusebench.methods.backbone import DTYPES, Backbone
-from fusebench.methods.backbone_loading import quiet_transformers
+from fusebench.errors import InputError
 from fusebench.methods.checkpoint import load_module
-from fusebench.methods.encoder import Encoder
-from fusebench.methods.grammar import Method
-from fusebench.methods.pooling_config import stated_lower_case
+from fusebench.methods.encoder import Encoder, fit_transforms
+from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import load_plugins
 from fusebench.study.record_file import changes, read_record
 from fusebench.study.replay import Again, look_up, places_of
 from fusebench.study.screen import Screen
+from fusebench.study.stock_modules import stock_form, stock_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Part -> pooling mode of sentence-transformers.
-_MODES = {
-    "cls": "cls",
-    "mean": "mean",
-    "max": "max",
-    "mean-sqrt-len": "mean_sqrt_len_tokens",
-    "weighted-mean": "weightedmean",
-    "last-token": "lasttoken",
-}
 # Weights that were trained are taken from where the run left them, so these say nothing.
 _OF_TRAINING = ("weights_sha256", "train.", "code")
 
@@ -58,24 +48,30 @@ def show(flags: argparse.Namespace) -> int:
     for where, then, now in changes(record.spec, again.cell.spec):
         if not where.startswith(_OF_TRAINING):
             screen.print(f"changed: {where}: {then} then, {now} now", highlight=False, markup=False, soft_wrap=True)
-    scores = {"our vectors through stock mteb": through_mteb(again)}
-    reason = inexpressible(again.cell.method, again.plan.backbone)
-    if reason is None:
-        scores["stock sentence-transformers and mteb"] = with_sentence_transformers(again)
+    fusion = _fusion(again)
+    scores = {"our vectors through stock mteb": through_mteb(again, fusion)}
+    reason = None
+    try:
+        model = stock(again, fusion)
+    except InputError as error:
+        reason = f"sentence-transformers cannot express it: {error}"
+    else:
+        scores["stock sentence-transformers and mteb"] = with_sentence_transformers(again, model)
     _print(record, scores, screen)
     if reason is not None:
-        screen.print(
-            f"sentence-transformers cannot express it: {reason}", highlight=False, markup=False, soft_wrap=True
-        )
+        screen.print(reason, highlight=False, markup=False, soft_wrap=True)
     return 0 if all(abs(score - record.main_score) <= FLOOR for score in scores.values()) else 1
 
 
-def through_mteb(again: Again) -> float:
+def through_mteb(again: Again, fusion: Fusion) -> float:
     """Main score of our encoder, handed to mteb as any other model: its loading, batches, similarity and metrics."""
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ModelMeta
 
-    encoder, prompts = _encoder(again), again.options.prompts
+    cell, batch_tokens, prompts = again.cell, again.options.batch_tokens, again.options.prompts
+    encoder = Encoder(
+        again.plan.backbone, cell.method, fusion=fusion, fit_texts=_fit_texts(again), batch_tokens=batch_tokens
+    )
 
     class Ours(AbsEncoder):
         """The encoder under mteb's protocol."""
@@ -90,7 +86,7 @@ def through_mteb(again: Again) -> float:
     return _evaluate(Ours(), again)
 
 
-def with_sentence_transformers(again: Again) -> float:
+def with_sentence_transformers(again: Again, model: SentenceTransformer) -> float:
     """Main score of the method built of sentence-transformers' own modules, through mteb's own wrapper of it."""
     from mteb.models.model_meta import ModelMeta
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
@@ -99,55 +95,26 @@ def with_sentence_transformers(again: Again) -> float:
     by_role = {"STS": prompts.text, "query": prompts.query, "document": prompts.document}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mteb asks sentence-transformers by an old name
-        model = SentenceTransformerEncoderWrapper(
-            stock_model(again.cell.method, again.plan.backbone),
-            model_prompts=None if prompts == Prompts() else by_role,
-        )
-    model.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "stock/verified", "revision": "1"})
-    return _evaluate(model, again)
+        wrapped = SentenceTransformerEncoderWrapper(model, model_prompts=None if prompts == Prompts() else by_role)
+    wrapped.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "stock/verified", "revision": "1"})
+    return _evaluate(wrapped, again)
 
 
-def inexpressible(method: Method, backbone: Backbone) -> str | None:
-    """Why sentence-transformers has no modules for this method; None if it has."""
-    fusion = method.fusion.name
-    if method.trained or method.random:
-        return f"{method.name} has weights of its own."
-    if fusion not in _MODES:
-        return f"it has no module for {fusion}."
-    if method.build_fusion(backbone.shape).layers != (backbone.shape.blocks,):
-        return f"its pooling reads the last layer, and {method.fusion} another one."
-    others = [transform.name for transform in method.transforms if transform.name != "normalize"]
-    if others:
-        return f"it has no module for {others[0]}."
-    if backbone.remote_code:
-        return "the backbone comes with code of its own."
-    if backbone.tokenizer.pad_token is None:
-        return "it needs a padding token, and the backbone's tokenizer has none."
-    return None
+def stock(again: Again, fusion: Fusion) -> SentenceTransformer:
+    """The cell's method as a `SentenceTransformer` of its own modules.
+
+    Raises:
+        InputError: if it has no modules for it.
+    """
+    method, backbone = again.cell.method, again.plan.backbone
+    vectors = Encoder(backbone, method.stem, fusion=fusion).encode(_fit_texts(again)) if method.fitted else None
+    form = stock_form(method, fusion, fit_transforms(method, vectors), backbone)
+    return stock_model(form, backbone, tuned=again.cell.spec.regime == "finetune")
 
 
-def stock_model(method: Method, backbone: Backbone) -> SentenceTransformer:
-    """The method as a `SentenceTransformer` of its own modules over the same folder."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    folder = backbone.source.folder
-    with quiet_transformers():
-        transformer = Transformer(
-            str(folder),
-            max_seq_length=backbone.limit.tokens,
-            do_lower_case=stated_lower_case(folder),
-            model_kwargs={"dtype": DTYPES[backbone.dtype]},
-        )
-    modules = [transformer, Pooling(backbone.shape.dim, _MODES[method.fusion.name])]
-    return SentenceTransformer(
-        modules=[*modules, *([Normalize()] if method.transforms else [])], device=str(backbone.device)
-    )
-
-
-def _encoder(again: Again) -> Encoder:
-    """The cell's method with its weights in place."""
-    cell, backbone, plan = again.cell, again.plan.backbone, again.plan
+def _fusion(again: Again) -> Fusion:
+    """The cell's fusion with its weights in place; those of the backbone too if it was fine-tuned."""
+    cell, backbone = again.cell, again.plan.backbone
     with torch.random.fork_rng():
         torch.manual_seed(cell.seed or 0)
         fusion = cell.method.build_fusion(backbone.shape)
@@ -156,8 +123,12 @@ def _encoder(again: Again) -> Encoder:
         load_module(fusion, tensors, "fusion.")
         if cell.saved.regime == "finetune":
             load_module(backbone.model, tensors, "backbone.")
-    fit = [again.options.prompts.text + text for text in plan.fit.texts] if plan.fit else []
-    return Encoder(backbone, cell.method, fusion=fusion, fit_texts=fit, batch_tokens=again.options.batch_tokens)
+    return fusion
+
+
+def _fit_texts(again: Again) -> list[str]:
+    """Under the prompt that stands before every text."""
+    return [again.options.prompts.text + text for text in again.plan.fit.texts] if again.plan.fit else []
 
 
 def _evaluate(model: Any, again: Again) -> float:

@@ -5,11 +5,10 @@ import argparse
 import pytest
 
 from fusebench.errors import InputError
-from fusebench.methods.grammar import parse
 from fusebench.study import verify
 from tests.tiny_gate import bench, make_world, places
-from tests.tiny_models import backbone_of
 
+LAYERED = ("mean(layer=1)", "last-k-sum(k=2)+whiten(k=4)", "scalar-mix+batch-softmax")
 POOLINGS = ("mean", "cls", "max", "last-token", "weighted-mean", "mean-sqrt-len")
 
 
@@ -20,7 +19,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(world, tmp_path_factory):
-    methods = (*POOLINGS, "mean+normalize", "mean+whiten(k=4)", "scalar-mix+batch-softmax")
+    methods = (*POOLINGS, "mean+normalize", *LAYERED, "max-mean", "squeeze-gate+batch-softmax")
     return bench(world, tmp_path_factory.mktemp("results"), *methods)
 
 
@@ -40,8 +39,8 @@ def flags(world, record, **changes):
 
 
 @pytest.mark.parametrize("task", ["TinySTS", "TinySearch"])
-@pytest.mark.parametrize("method", [*POOLINGS, "mean+normalize"])
-def test_stock_tools_give_the_score_of_every_pooling_of_the_last_layer(world, records, method, task, capsys):
+@pytest.mark.parametrize("method", [*POOLINGS, "mean+normalize", *LAYERED])
+def test_stock_tools_give_the_score_of_all_that_they_have_modules_for(world, records, method, task, capsys):
     assert verify.show(flags(world, records[method, task])) == 0
     assert capsys.readouterr().out.count("agrees") == 2
 
@@ -49,7 +48,7 @@ def test_stock_tools_give_the_score_of_every_pooling_of_the_last_layer(world, re
 @pytest.mark.parametrize("task", ["TinySTS", "TinySearch"])
 @pytest.mark.parametrize(
     ("method", "why"),
-    [("mean+whiten(k=4)", "no module for whiten"), ("scalar-mix+batch-softmax", "weights of its own")],
+    [("max-mean", "modules of its own for max-mean"), ("squeeze-gate+batch-softmax", "of its own for squeeze-gate")],
 )
 def test_what_sentence_transformers_cannot_say_goes_through_stock_mteb_alone(
     world, records, method, task, why, capsys
@@ -59,19 +58,6 @@ def test_what_sentence_transformers_cannot_say_goes_through_stock_mteb_alone(
     assert said.count("agrees") == 1
     assert "cannot express it: " in said
     assert why in said
-
-
-@pytest.mark.parametrize(
-    ("sentence", "why"),
-    [
-        ("mean(layer=1)", "reads the last layer"),
-        ("first-last", "no module for first-last"),
-        ("mean+abtt", "no module for abtt"),
-        ("scalar-mix(untrained)", "weights of its own"),
-    ],
-)
-def test_a_method_without_stock_modules_says_why(sentence, why):
-    assert why in verify.inexpressible(parse(sentence), backbone_of("bert"))
 
 
 def test_prompts_reach_both_ways(world, tmp_path, capsys):

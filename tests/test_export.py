@@ -1,0 +1,367 @@
+"""An exported folder is the method itself to sentence-transformers, or is not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+import fusebench
+from fusebench.benchmarks.store import Store
+from fusebench.errors import InputError
+from fusebench.methods import registry
+from fusebench.methods.encoder import Encoder
+from fusebench.methods.pooling_config import native_sentence
+from fusebench.run_bench import main
+from fusebench.study import export, saved_methods
+from fusebench.study.loading import load_method
+from tests.tiny_gate import bench, make_world, options
+from tests.tiny_models import WORDS, copy_of, folder_of
+
+POOLINGS = ("cls", "mean", "max", "mean-sqrt-len", "weighted-mean", "last-token")
+LAYERED = (
+    *("mean(layer=0)", "cls(layer=2)", "max(layer=1)", "last-token(layer=2)", "first-last(first=0)"),
+    *("last-k-mean(k=2)", "last-k-sum(k=3)", "layer-mean", "weighted-layers(untrained)"),
+)
+MAPPED = (
+    *("mean+whiten(k=7)", "cls+abtt(d=2)", "max+standardize", "mean+normalize+whiten(k=9)"),
+    "last-k-sum(k=2)+whiten(k=5)+normalize",
+)
+TEXTS = ["the cat sat on the mat.", "a dog", " ", "THE Cat w30, dogs!", "w1 w2 w3 " * 60, "東京 naïve", "w7"]
+SCRIPT = """
+import sys
+sys.modules["fusebench"] = None  # importing it fails
+import json, numpy as np
+from sentence_transformers import SentenceTransformer
+texts, folders, out = json.loads(sys.argv[1])
+models = [SentenceTransformer(folder, device="cpu", trust_remote_code=False) for folder in folders]
+np.savez(out, *[model.encode(texts, batch_size=3, show_progress_bar=False) for model in models])
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two threads on models this small only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory):
+    draw = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("fit") / "fit.txt"
+    path.write_text("\n".join(" ".join(draw.choice(WORDS, size=draw.integers(2, 9))) for _ in range(60)))
+    return str(path)
+
+
+def loaded(sentence, fit, backbone="bert", max_length=None):
+    folder = folder_of(backbone) if isinstance(backbone, str) else backbone
+    return load_method(sentence, str(folder), device="cpu", max_length=max_length, fit=fit)
+
+
+def ours(one, texts=TEXTS):
+    return Encoder(one.backbone, one.method, fusion=one.fusion, fit_texts=one.fit.texts).encode(texts)
+
+
+def theirs(folder, texts=TEXTS):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(
+        texts, show_progress_bar=False
+    )
+
+
+def assert_alike(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def exported(one, folder, out=None):
+    assert export.export(one, folder, out or folder.parent / "no-results").passed
+    return folder
+
+
+# ---- the same vectors
+
+
+@pytest.fixture(scope="module")
+def without_us(tmp_path_factory, fit):
+    """Every exportable method with our vectors, and those of a process in which fusebench cannot be imported."""
+    root = tmp_path_factory.mktemp("exported")
+    cases = {sentence: loaded(sentence, fit) for sentence in (*POOLINGS, *LAYERED, *MAPPED)}
+    folders = [exported(one, root / str(number)) for number, one in enumerate(cases.values())]
+    told = json.dumps([TEXTS, [str(folder) for folder in folders], str(root / "vectors.npz")])
+    done = subprocess.run([sys.executable, "-c", SCRIPT, told], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    vectors = np.load(root / "vectors.npz").values()
+    return {sentence: (ours(one), found) for (sentence, one), found in zip(cases.items(), vectors, strict=True)}
+
+
+@pytest.mark.parametrize("sentence", [*POOLINGS, *LAYERED, *MAPPED])
+def test_every_native_method_embeds_alike_without_fusebench_and_without_trusted_code(without_us, sentence):
+    expected, found = without_us[sentence]
+    assert_alike(found, expected)
+    assert len(np.unique(expected.round(3), axis=0)) > 1 or "layer=0" in sentence
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sentence"),
+    [
+        *[("roberta", "mean(layer=1)"), ("mpnet", "first-last"), ("distilbert", "layer-mean"), ("albert", "cls")],
+        *[("deberta-v2", "last-k-sum(k=2)"), ("modernbert", "mean(layer=2)"), ("modernbert", "mean")],
+        *[("t5-encoder", "first-last(first=0)"), ("t5", "mean(layer=1)"), ("llama", "last-token(layer=1)")],
+        *[("gpt2", "weighted-mean"), ("gpt2", "first-last"), ("gpt2", "cls(layer=1)"), ("qwen3", "mean(layer=3)")],
+    ],
+)
+def test_padding_sides_final_norms_and_absolute_positions_survive(tmp_path, fit, backbone, sentence):
+    one = loaded(sentence, fit, backbone)
+    assert_alike(theirs(exported(one, tmp_path / "m")), ours(one))
+
+
+@pytest.mark.parametrize("max_length", [None, 9])
+def test_long_texts_are_cut_where_we_cut_them(tmp_path, fit, max_length):
+    one = loaded("mean", fit, max_length=max_length)
+    texts = [" ".join(WORDS[:count]) for count in (3, 7, 8, 30)] + ["w1 " * 300]
+    found = theirs(exported(one, tmp_path / "m"), texts)
+    assert_alike(found, ours(one, texts))
+    assert (np.abs(found[1] - found[3]).max() < 1e-5) == (max_length == 9)
+
+
+def test_a_folder_that_lowers_case_still_does(tmp_path, fit):
+    folder = copy_of("roberta", tmp_path)
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    one = loaded("mean(layer=1)", fit, folder)
+    found = theirs(exported(one, tmp_path / "m"), ["the cat", "THE Cat"])
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-6)
+    assert_alike(found, ours(one, ["the cat", "THE Cat"]))
+
+
+def test_weights_of_half_precision_are_exported_as_they_were_compared(tmp_path, fit):
+    import transformers
+
+    folder = copy_of("bert", tmp_path)
+    transformers.BertModel.from_pretrained(folder).to(torch.bfloat16).save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    one = loaded("first-last", fit, folder)
+    assert_alike(theirs(exported(one, tmp_path / "m")), ours(one))
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_layer_weights_that_were_learned_are_kept_with_their_scale(tmp_path, fit):
+    one = loaded("scalar-mix(untrained)", fit)
+    with torch.no_grad():
+        one.fusion.weights.copy_(torch.tensor([2.0, -1.0, 0.5, 1.0]))
+        one.fusion.gamma.fill_(-3.0)
+    assert_alike(theirs(exported(one, tmp_path / "m")), ours(one))
+
+
+# ---- trained methods, scores and the model card
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory):
+    """Results of a training-free, a frozen and a fine-tuned method, and of settings that do not count."""
+    out = tmp_path_factory.mktemp("results")
+    bench(world, out, "mean+whiten(k=4)", "first-last", "scalar-mix+batch-softmax")
+    bench(world, out, "first-last", limit=20)
+    training = options(world).training
+    tuned = type(training)(regime="finetune", data=training.data, recipe=training.recipe)
+    bench(world, out, "mean+batch-softmax", training=tuned)
+    return out
+
+
+def trained_folder(runs, head):
+    (folder,) = (runs / "trained").glob(f"{head}*")
+    return folder
+
+
+def command(world, method, to, runs):
+    places = ["--backbone", world / "models" / "tiny-bert", "--fit", world / "fit.txt"]
+    return main([str(word) for word in ("export", method, "--to", to, "--out", runs, "--device", "cpu", *places)])
+
+
+@pytest.mark.parametrize("method", ["first-last", "mean+whiten(k=4)", "scalar-mix", "mean+batch-softmax"])
+def test_stock_mteb_gives_an_exported_folder_the_scores_of_our_records(world, runs, tmp_path, method, capsys):
+    """Those that the model card states, too."""
+    import mteb
+    from sentence_transformers import SentenceTransformer
+
+    from fusebench.benchmarks.mteb_bridge import quiet
+    from fusebench.benchmarks.tasks import find_tasks, load_task
+
+    trained = method in ("scalar-mix", "mean+batch-softmax")
+    named = str(trained_folder(runs, method.split("+")[0])) if trained else method
+    assert command(world, named, tmp_path / "m", runs) == 0
+    assert "differ from ours by at most" in capsys.readouterr().out
+    full = "scalar-mix+batch-softmax" if method == "scalar-mix" else method
+    expected = {
+        record.spec.task.name: record.main_score
+        for record in Store(runs).records()
+        if record.spec.method.name == full and record.spec.limit is None
+    }
+    assert set(expected) == {"TinySTS", "TinySearch"}
+    model = SentenceTransformer(str(tmp_path / "m"), device="cpu")
+    with quiet():
+        for source in find_tasks(list(expected), world / "data"):
+            task = load_task(source, limit=None, allow_empty=False).task
+            result = mteb.evaluate(model, [task], cache=None, co2_tracker=False, show_progress_bar=False)[0]
+            assert result.get_score() == pytest.approx(expected[task.metadata.name], abs=1e-4)
+    card = ModelCard.load(tmp_path / "m" / "README.md")
+    stated = {result.dataset_type: result.metric_value for result in card.data.eval_results}
+    assert stated == {name: round(score, 6) for name, score in expected.items()}
+    assert ("## Training" in card.text) == trained
+
+
+@pytest.mark.parametrize("head", ["scalar-mix", "mean"])
+def test_a_trained_method_is_exported_with_its_weights_and_says_what_it_was_trained_on(world, runs, tmp_path, head):
+    saved = trained_folder(runs, head)
+    assert command(world, saved, tmp_path / "m", runs) == 0
+    backbone = str(world / "models" / "tiny-bert")
+    expected = fusebench.load(str(saved), backbone, device="cpu").encode(TEXTS)
+    assert_alike(theirs(tmp_path / "m"), expected)
+    untrained = fusebench.load("layer-mean" if head == "scalar-mix" else "mean", backbone, device="cpu").encode(TEXTS)
+    assert np.abs(expected - untrained).max() > 1e-3
+    card = (tmp_path / "m" / "README.md").read_text()
+    facts = saved_methods.load(saved)
+    assert f"rows.jsonl ({facts.train.rows[0].count} pairs" in card
+    assert f"{facts.training.updates}, {facts.training.examples} examples, batch size 8" in card
+
+
+def test_the_card_says_what_is_known_and_no_more(world, runs, tmp_path, fit):
+    folder = copy_of("bert", tmp_path)
+    one = loaded("first-last+whiten(k=3)", fit, folder)
+    card = ModelCard.load(exported(one, tmp_path / "named", runs) / "README.md")
+    assert (card.data.license, card.data.base_model, card.data.eval_results) == (None, None, None)
+    assert "its licence | not stated in its folder" in card.text
+    assert one.backbone.source.revision in card.text
+    assert "`mean_t (h_first + h_L) / 2`" in card.text
+    assert "fit.txt (60 texts" in card.text
+    assert "## " not in card.text
+    assert str(tmp_path) not in card.content
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nA model.")
+    card = ModelCard.load(exported(loaded("mean", fit, folder), tmp_path / "other") / "README.md")
+    assert card.data.license == "mit"
+    assert "its licence | mit" in card.text
+
+
+# ---- there and back
+
+
+@pytest.mark.parametrize("sentence", [*POOLINGS, "mean+normalize"])
+def test_a_plain_pooling_comes_back_as_native(tmp_path, fit, sentence):
+    one = loaded(sentence, fit, max_length=12)
+    folder = exported(one, tmp_path / "m")
+    assert native_sentence(folder) == sentence
+    back = loaded("native", fit, folder)
+    assert back.backbone.limit.tokens == 12
+    assert_alike(ours(back), ours(one))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "modules"),
+    [
+        ("first-last", "Transformer, WeightedLayerPooling, Pooling"),
+        ("mean+whiten(k=3)", "Transformer, Pooling, Dense"),
+    ],
+)
+def test_what_is_more_than_a_pooling_is_refused_as_native_and_still_serves_as_a_backbone(
+    tmp_path, fit, sentence, modules
+):
+    folder = exported(loaded(sentence, fit), tmp_path / "m")
+    with pytest.raises(InputError, match=f"{modules}; only pooling is supported"):
+        loaded("native", fit, folder)
+    assert_alike(ours(loaded(sentence, fit, folder)), ours(loaded(sentence, fit)))
+
+
+# ---- what is not exported
+
+
+@pytest.mark.parametrize(
+    ("sentence", "what"),
+    [
+        *[("last-k-concat(k=2)", "last-k-concat"), ("max-mean", "max-mean"), ("sbert-wk", "sbert-wk")],
+        *[("hire(untrained)", "hire"), ("prompt-mask", "prompt-mask"), ("scalar-mix(untrained,layer_norm=text)", "")],
+    ],
+)
+def test_what_stock_modules_cannot_say_is_refused_with_what_they_can(tmp_path, fit, sentence, what, capsys):
+    to = tmp_path / "m"
+    assert main(["export", sentence, "--to", str(to), "--backbone", str(folder_of("bert")), "--fit", fit]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: sentence-transformers has no modules of its own for {what}")
+    assert "these can be said: cls, mean, max" in said
+    assert not to.exists()
+
+
+def test_a_sum_whose_weights_cancel_is_refused(tmp_path, fit):
+    one = loaded("scalar-mix(untrained)", fit)
+    one.fusion.gamma.data.zero_()
+    with pytest.raises(InputError, match="weights sum to 0"):
+        export.export(one, tmp_path / "m", tmp_path)
+
+
+def test_transforms_of_third_parties_are_refused(tmp_path, fit, monkeypatch):
+    from fusebench.methods.scaling import Standardize
+
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+    registry.register("mine", paper="none")(type("Mine", (Standardize,), {"__doc__": "Mine."}))
+    with pytest.raises(InputError, match="no module of its own for mine"):
+        export.export(loaded("mean+mine", fit), tmp_path / "m", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["file", "folder"])
+def test_nothing_is_overwritten(tmp_path, content, capsys):
+    to = tmp_path / "m"
+    if content == "folder":
+        to.mkdir()
+    kept = to / "mine.txt" if content == "folder" else to
+    kept.write_text("mine")
+    assert main(["export", "mean", "--to", str(to), "--backbone", str(folder_of("bert"))]) == 2
+    assert "not empty; name a new folder" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(tmp_path, fit):
+    (tmp_path / "m").mkdir()
+    assert (exported(loaded("mean", fit), tmp_path / "m") / "modules.json").is_file()
+
+
+def test_a_model_that_embeds_otherwise_is_not_written_and_the_exit_code_is_1(tmp_path, monkeypatch, capsys):
+    make = export.stock_model
+
+    def spoilt(form, backbone, **settings):
+        model = make(form, backbone, **settings)
+        model.max_seq_length = backbone.limit.tokens - 1
+        return model
+
+    monkeypatch.setattr(export, "stock_model", spoilt)
+    assert main(["export", "mean", "--to", str(tmp_path / "m"), "--backbone", str(folder_of("bert"))]) == 1
+    assert "is not written, because sentence-transformers would embed otherwise" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_an_end_half_way_leaves_nothing_that_looks_whole(tmp_path, fit, monkeypatch, end):
+    def stop(*arguments):
+        raise end
+
+    monkeypatch.setattr(export, "model_card", stop)
+    with pytest.raises(end):
+        export.export(loaded("mean", fit), tmp_path / "m", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_is_one_sentence(tmp_path, fit):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .* name another folder by --to"):
+        export.export(loaded("mean", fit), tmp_path / "file" / "m", tmp_path)
