@@ -38,7 +38,7 @@ def run_methods(flags: argparse.Namespace) -> int:
     logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
     load_plugins(flags.plugin)
     screen, messages = Screen(), Screen(stderr=True)
-    options = _options(flags)
+    options = options_of(flags)
     store = Store(options.out)
     require_own_readme(options.out)
     plan = make_plan(options)
@@ -202,7 +202,8 @@ def prompts(flags: argparse.Namespace) -> Prompts:
     )
 
 
-def _options(flags: argparse.Namespace) -> Options:
+def options_of(flags: argparse.Namespace) -> Options:
+    """What the flags of a run ask for."""
     return Options(
         methods=sentences(flags.methods),
         backbone=backbone_source.DEFAULT if flags.backbone is None else flags.backbone,

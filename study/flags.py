@@ -70,9 +70,9 @@ def _text_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def run_parser() -> Parser:
+def run_parser(kind: type[Parser] = Parser) -> Parser:
     """Of `run_bench.py --methods`."""
-    parser = Parser(
+    parser = kind(
         prog="run_bench.py",
         description="Compares ways of turning a transformer's layers into one text embedding, on MTEB tasks.",
         epilog=EXAMPLES,

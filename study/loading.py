@@ -9,10 +9,8 @@ from fusebench.errors import InputError
 from fusebench.methods import backbone_source
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.checkpoint import load_module
-from fusebench.methods.encoder import Encoder
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Fusion
-from fusebench.methods.registry import load_plugins
 from fusebench.study import text_sets
 from fusebench.study.plan import choose_device, choose_methods
 from fusebench.study.saved_methods import SavedMethod
@@ -34,13 +32,6 @@ class LoadedMethod:
     fusion: Fusion
     fit: text_sets.TextSet
     saved: SavedMethod | None
-
-
-def load_encoder(method: str, backbone: str | None, *, device: str, max_length: int | None) -> Encoder:
-    """See `fusebench.load`."""
-    load_plugins()
-    loaded = load_method(method, backbone, device=device, max_length=max_length)
-    return Encoder(loaded.backbone, loaded.method, fusion=loaded.fusion, fit_texts=loaded.fit.texts)
 
 
 def load_method(

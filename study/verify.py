@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ from fusebench.methods.checkpoint import load_module
 from fusebench.methods.encoder import Encoder, fit_transforms
 from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import load_plugins
+from fusebench.study.mteb_model import mteb_model
 from fusebench.study.record_file import changes, read_record
 from fusebench.study.replay import Again, look_up, places_of
 from fusebench.study.screen import Screen
@@ -65,25 +66,16 @@ def show(flags: argparse.Namespace) -> int:
 
 def through_mteb(again: Again, fusion: Fusion) -> float:
     """Main score of our encoder, handed to mteb as any other model: its loading, batches, similarity and metrics."""
-    from mteb.models.abs_encoder import AbsEncoder
-    from mteb.models.model_meta import ModelMeta
-
-    cell, batch_tokens, prompts = again.cell, again.options.batch_tokens, again.options.prompts
+    cell, options = again.cell, again.options
     encoder = Encoder(
-        again.plan.backbone, cell.method, fusion=fusion, fit_texts=_fit_texts(again), batch_tokens=batch_tokens
+        again.plan.backbone,
+        cell.method,
+        fusion=fusion,
+        fit_texts=_fit_texts(again),
+        batch_tokens=options.batch_tokens,
     )
-
-    class Ours(AbsEncoder):
-        """The encoder under mteb's protocol."""
-
-        def __init__(self) -> None:
-            self.mteb_model_meta = ModelMeta.create_empty(overwrites={"name": "fusebench/verified", "revision": "1"})
-
-        def encode(self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any = None, **kwargs: Any) -> Any:
-            prompt = getattr(prompts, "text" if prompt_type is None else prompt_type.value)
-            return encoder.encode([prompt + text for batch in inputs for text in batch["text"]])
-
-    return _evaluate(Ours(), again)
+    model = mteb_model(encoder.encode, name="fusebench/verified", revision="1", prompts=options.prompts)
+    return _evaluate(model, again)
 
 
 def with_sentence_transformers(again: Again, model: SentenceTransformer) -> float:
