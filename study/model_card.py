@@ -149,7 +149,7 @@ def _training(saved: SavedMethod) -> str:
         "trained": own,
         "rows": ", then ".join(text_set(rows) for rows in train.rows),
         "budget": counted(train.epochs, "epoch") if train.epochs else counted(train.steps or 0, "update"),
-        "updates": f"{took.updates}, {took.examples} examples, batch size {train.batch_size}",
+        "took": f"{counted(took.updates, 'update')}, {took.examples} examples, batch size {train.batch_size}",
         "learning rate": rates + (f", best of {train.trials}" if train.trials > 1 else ""),
         "chosen on": text_set(train.dev) if train.dev else "nothing, the last weights count",
         "seed": str(saved.seed),

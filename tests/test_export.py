@@ -16,12 +16,14 @@ from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
 from fusebench.methods import registry
 from fusebench.methods.encoder import Encoder
+from fusebench.methods.grammar import parse
 from fusebench.methods.pooling_config import native_sentence
 from fusebench.run_bench import main
 from fusebench.study import export, saved_methods
-from fusebench.study.loading import load_method
+from fusebench.study.loading import LoadedMethod, load_method
+from fusebench.study.text_sets import load_texts
 from tests.tiny_gate import bench, make_world, options
-from tests.tiny_models import WORDS, copy_of, folder_of
+from tests.tiny_models import WORDS, backbone_of, copy_of, folder_of
 
 POOLINGS = ("cls", "mean", "max", "mean-sqrt-len", "weighted-mean", "last-token")
 LAYERED = (
@@ -62,6 +64,11 @@ def fit(tmp_path_factory):
 
 
 def loaded(sentence, fit, backbone="bert", max_length=None):
+    """By name an architecture's tiny model, loaded once for all; else a folder."""
+    if isinstance(backbone, str) and max_length is None:
+        once, method = backbone_of(backbone), parse(sentence)
+        (method,) = method.on(once.shape)
+        return LoadedMethod(once, method, method.build_fusion(once.shape), load_texts(fit, None), None)
     folder = folder_of(backbone) if isinstance(backbone, str) else backbone
     return load_method(sentence, str(folder), device="cpu", max_length=max_length, fit=fit)
 
@@ -235,7 +242,7 @@ def test_a_trained_method_is_exported_with_its_weights_and_says_what_it_was_trai
     card = (tmp_path / "m" / "README.md").read_text()
     facts = saved_methods.load(saved)
     assert f"rows.jsonl ({facts.train.rows[0].count} pairs" in card
-    assert f"{facts.training.updates}, {facts.training.examples} examples, batch size 8" in card
+    assert f"{facts.training.updates} updates, {facts.training.examples} examples, batch size 8" in card
 
 
 def test_the_card_says_what_is_known_and_no_more(world, runs, tmp_path, fit):
