@@ -127,7 +127,7 @@ def _facts(loaded: LoadedMethod, difference: float) -> str:
         "method": f"`{method.name}`",
         **{f"`{part.name}`": part.card.summary for part in parts},
         "backbone": f"{source.name}, revision {source.revision}",
-        "its weights, sha256": source.weights_sha256,
+        "its weights, sha256": source.weights_sha256 + ", before the training" * _tuned(loaded),
         "its licence": stated_licence(source) or "not stated in its folder",
         "longest input": f"{loaded.backbone.limit.tokens} tokens; the rest is cut off",
         **({"fitted on": text_set(loaded.fit.spec)} if method.fitted else {}),
@@ -135,6 +135,10 @@ def _facts(loaded: LoadedMethod, difference: float) -> str:
         f"differ from FuseBench's by at most {difference:.1e} a coordinate",
     }
     return _table(("", ""), list(rows.items()))
+
+
+def _tuned(loaded: LoadedMethod) -> bool:
+    return loaded.saved is not None and loaded.saved.regime == "finetune"
 
 
 def _training(saved: SavedMethod) -> str:

@@ -240,6 +240,7 @@ def test_a_trained_method_is_exported_with_its_weights_and_says_what_it_was_trai
     untrained = fusebench.load("layer-mean" if head == "scalar-mix" else "mean", backbone, device="cpu").encode(TEXTS)
     assert np.abs(expected - untrained).max() > 1e-3
     card = (tmp_path / "m" / "README.md").read_text()
+    assert (", before the training |" in card) == (head == "mean")
     facts = saved_methods.load(saved)
     assert f"rows.jsonl ({facts.train.rows[0].count} pairs" in card
     assert f"{facts.training.updates} updates, {facts.training.examples} examples, batch size 8" in card

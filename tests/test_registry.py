@@ -220,3 +220,12 @@ def test_a_broken_installed_plugin_is_named_with_the_reason(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [broken])
     with pytest.raises(InputError, match=r"plugin twice = package\.module cannot be imported: ImportError: it needs"):
         load_plugins()
+
+
+def test_an_installed_plugin_that_takes_a_name_again_is_refused(monkeypatch):
+    taken = SimpleNamespace(name="twice", value="package", load=lambda: register("mean", paper="x")(Silent))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [taken])
+    with pytest.raises(
+        InputError, match=r"plugin twice = package cannot be imported: .*'mean' is already registered"
+    ):
+        load_plugins()
