@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fusebench.benchmarks.sample_files import read_samples
 from fusebench.benchmarks.store import Store
 from fusebench.methods import registry
 from fusebench.run_bench import INSTALL, main
@@ -206,7 +207,40 @@ def test_a_suite_with_missing_tasks_is_called_what_it_is(bench, data):
         assert "mteb-sts (1 of 8)" in Path(file).read_text()
 
 
-def test_spoilt_records_are_named_left_where_they_are_and_replaced(bench, tmp_path):
+def test_damaged_files_go_to_quarantine_by_name_and_the_same_command_makes_them_anew(bench, tmp_path):
+    asked = ("--methods", "mean,scalar-mix+batch-softmax", "--steps", "2", "--out", "res")
+    assert bench(*asked)[0] == 0
+    out = tmp_path / "res"
+    whole = {record.spec.method.name: record.scores for record in Store(out).records()}
+
+    def flip(content):
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    rounds = [
+        (flip, ["samples/*/*/mean-*", "mteb/*/scalar-mix*/*", "suites/*", "trained/*/weights.safetensors"]),
+        (lambda content: content[:-9], ["runs/*/*/mean-*", "samples/*/*/scalar-mix*", "trained/*/method.json"]),
+    ]
+    for damage, kinds in rounds:
+        for kind in kinds:
+            file = next(out.glob(kind))
+            file.write_bytes(damage(file.read_bytes()))
+        code, _, err = bench(*asked)
+        assert (code, "0 kept, 0 failed" in err) == (0, True), err
+        for kind in kinds:
+            (moved,) = (out / "quarantine").glob(kind)
+            shown = moved.parent if kind.startswith("trained") else moved
+            assert f"to quarantine: {shown.relative_to(out / 'quarantine')} " in err
+            assert len(list(out.glob(kind))) == 1
+        shutil.rmtree(out / "quarantine")
+        again = Store(out).records()
+        assert {record.spec.method.name: record.scores for record in again} == whole
+        assert all(read_samples(out, record).parts for record in again)
+    code, _, err = bench(*asked)
+    assert (code, "to quarantine" in err, "2 kept" in err) == (0, False, True)
+
+
+def test_foreign_files_among_the_records_go_to_quarantine(bench, tmp_path):
     bench("--methods", "mean", "--out", "res")
     (record,) = tmp_path.glob("res/runs/*/*/*.json")
     held = json.loads(record.read_text())
@@ -216,11 +250,11 @@ def test_spoilt_records_are_named_left_where_they_are_and_replaced(bench, tmp_pa
     (record.parent / "d.json").write_text(json.dumps({**held, "main_score": "high"}))
     code, _, err = bench("--methods", "mean", "--out", "res")
     assert code == 0
-    assert [line.split(": ")[1].rsplit("/")[-1] for line in err.splitlines() if line.startswith("not used: ")] == [
-        "a.json", "b.json", "c.json", "d.json",
-    ]  # fmt: skip
+    moved = [line.split(" ")[2].rsplit("/")[-1] for line in err.splitlines() if line.startswith("to quarantine: ")]
+    assert moved == ["a.json", "b.json", "c.json", "d.json"]
     assert "1 kept" in err
-    assert len(list(record.parent.iterdir())) == 5
+    assert list(record.parent.iterdir()) == [record]
+    assert len(list(tmp_path.glob("res/quarantine/runs/*/*/*.json"))) == 4
 
 
 def test_a_report_is_made_from_the_records_alone(bench, tmp_path):
