@@ -18,7 +18,7 @@ from fusebench.study import saved_methods
 from fusebench.study.plan import Plan
 from fusebench.study.training_log import require_log
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp|\..+\.safetensors\.\d+")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _LEFT_BEHIND_SECONDS = 3600.0  # no file takes that long to write
 
 
