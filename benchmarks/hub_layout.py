@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from fusebench.benchmarks.compressed import require_bounded
 from fusebench.benchmarks.record import TaskType
 from fusebench.errors import InputError
 
@@ -88,6 +89,8 @@ def check_folder(
         InputError: Something is missing, empty or has other columns; the message names the file.
     """
     files = data_files(folder)
+    for path in dict.fromkeys(file.path for file in files):
+        require_bounded(path)
     _check_one_format(folder, files)
     parts = _retrieval_parts(folder, files, subsets) if task_type == "Retrieval" else _sts_parts(files, subsets)
     for config, needed in parts:
@@ -116,9 +119,13 @@ def _header(folder: Path) -> dict[str, Any]:
     if not lines or lines[0].strip() != "---":
         return {}
     end = next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), len(lines))
+    text = "\n".join(lines[1:end])
     try:
-        header = yaml.safe_load("\n".join(lines[1:end]))
-    except yaml.YAMLError as error:
+        # Ten aliases of ten aliases of ten ... are a short header and more configs than fit into memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise InputError(f"the header of {readme} uses YAML aliases: write out what they stand for")
+        header = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"the header of {readme} is not valid YAML: {' '.join(str(error).split())}") from error
     return header if isinstance(header, dict) else {}
 

@@ -125,7 +125,8 @@ class _Run:
         if not able:
             return
         self.outcome.methods += len(able)
-        tasks = list({cell.task.spec.name: cell.task for group in able for cell in group.cells}.values())
+        asked = {cell.task.spec.name for group in able for cell in group.cells}
+        tasks = [task for task in self.plan.tasks if task.spec.name in asked]
         fusions = {group.fusion_key: _fusion(self.plan, group, ready.get(group.fusion_key)) for group in able}
         passes = _passes(self.plan, backbone, fusions, tasks, self.progress)
         self.outcome.passes += [one.statistics for one in passes.values()]
