@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -502,3 +504,45 @@ def test_ctrl_c_exits_with_130_and_the_next_run_keeps_the_finished_cells(bench, 
     assert "2 kept, 0 failed" in err
     assert kept == {file: file.read_bytes() for file in kept}
     assert len(Store(tmp_path / "res").records()) == 4
+
+
+# ---- a disk that refuses
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "--out"), (errno.EACCES, "--out"), (errno.EDQUOT, "free some")],
+)
+def test_a_disk_that_refuses_is_one_sentence_and_2_and_loses_nothing(bench, tmp_path, monkeypatch, number, advice):
+    """Whichever file it is that cannot be written: the first, the last, any between."""
+    asked = ("--methods", "cls,mlp+batch-softmax", "--steps", "2", "--out", "res")
+    assert bench("--methods", "mean", "--out", "res")[0] == 0
+    kept = {path: path.read_bytes() for path in tmp_path.glob("res/runs/*/*/mean-*")}
+    for allowed in (0, 3, 5):
+        refuse_after(monkeypatch, allowed, OSError(number, os.strerror(number)))
+        code, _, err = bench(*asked)
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert (code, len(errors)) == (2, 1), err
+        assert os.strerror(number) in errors[0]
+        assert advice in errors[0] or "free some room" in errors[0]
+        assert "Traceback" not in err
+        assert kept == {path: path.read_bytes() for path in kept}
+        assert Store(tmp_path / "res").finished()
+    assert list(tmp_path.rglob(".*.tmp")) == []
+
+
+def refuse_after(monkeypatch, allowed, error):
+    """Lets so many files be written and then none."""
+    real, count = os.fsync, 0
+
+    def fsync(descriptor):
+        nonlocal count
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            count += 1
+            if count > allowed:
+                raise error
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
