@@ -27,11 +27,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
         InputError: if the disk refuses.
     """
     half = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    text = json.dumps(facts, sort_keys=True)
     held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(held, half, metadata={"facts": text, _SEAL: _content_sha256(held, text)})
+        # One entry alone: safetensors writes several in no order, and equal weights are to give equal files.
+        read_back = json.loads(json.dumps(facts))
+        sealed = {**read_back, _SEAL: _content_sha256(held, read_back)}
+        save_file(held, half, metadata={"facts": json.dumps(sealed, sort_keys=True)})
         with half.open("rb") as written:
             os.fsync(written.fileno())
         half.replace(path)
@@ -48,20 +50,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as held:
-            metadata = held.metadata() or {}
-            facts = json.loads(metadata["facts"])
+            facts = json.loads((held.metadata() or {})["facts"])
             tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118  # not a mapping
-        if metadata.keys() - {"facts", _SEAL}:
-            raise ValueError("its metadata are of another kind of file")
-        if _SEAL in metadata and metadata[_SEAL] != _content_sha256(tensors, metadata["facts"]):
+        seal = facts.pop(_SEAL, None)
+        if seal is not None and seal != _content_sha256(tensors, facts):
             raise ValueError(f"it does not hash to its {_SEAL}")
         return tensors, facts
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no weights of a training: {error}; delete it to train again.") from error
 
 
-def _content_sha256(tensors: Mapping[str, Tensor], facts: str) -> str:
-    digest = hashlib.sha256(facts.encode())
+def _content_sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
