@@ -387,9 +387,18 @@ def test_a_plain_name_is_its_own_slug():
 
 
 def test_hostile_names_stay_inside_the_folder(tmp_path):
-    out = tmp_path / "out"
-    for name in ["..", "a/../../../b", "con"]:
-        Store(out).write(make(method=name, task=name.replace("/", "|"), backbone={"name": name}), {})
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert sorted(path.name for path in out.iterdir()) == ["mteb", "runs"]
-    assert len(Store(out).records()) == 3
+    """Of methods, tasks, backbones, revisions and suites, in everything that a report writes too."""
+    out = tmp_path / "a" / "b" / "out"
+    hostile = ["..", "a/../../../b", "con", "..\\..\\x", "$(touch x)"]
+    for name in hostile:
+        record = make(method=name, task=name.replace("/", "|"), backbone={"name": name.replace("/", "|")})
+        Store(out).write(record, {})
+        Store(out).remember_suite(name, name, [name.replace("/", "|")])
+    boards, files = rebuild(Store(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["out"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "leaderboards", "locks", "mteb", "runs", "scores.csv", "suites",
+    ]  # fmt: skip
+    assert len(Store(out).records()) == len(boards) == len(hostile)
+    assert all(path.resolve().is_relative_to(out) for path in files)
