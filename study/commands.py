@@ -22,7 +22,7 @@ from fusebench.methods.recipe import Recipe
 from fusebench.methods.registry import load_plugins
 from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
-from fusebench.study.damage import quarantine_cells, quarantine_trainings
+from fusebench.study.damage import forget_finished_checkpoints, quarantine_cells, quarantine_trainings
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
 from fusebench.study.options import Options, TrainingOptions
@@ -77,7 +77,9 @@ def _compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
         for line in [*lines, *quarantine_trainings(to_train, store)]:
             messages.print(f"to quarantine: {line}", highlight=False, markup=False, soft_wrap=True)
         with LiveProgress(messages).running() as progress:
-            return run(plan, store, progress)
+            outcome = run(plan, store, progress)
+        forget_finished_checkpoints(store.out)
+        return outcome
 
 
 def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:

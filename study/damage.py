@@ -52,6 +52,22 @@ def quarantine_trainings(folders: Iterable[Path], store: Store) -> list[str]:
     return _quarantined(store)
 
 
+def forget_finished_checkpoints(out: Path) -> None:
+    """Deletes checkpoints of trainings whose weights are all there: a run that is killed while it saves leaves one.
+
+    Raises:
+        InputError: if the disk refuses.
+    """
+    for path in sorted((out / "checkpoints").glob("*.safetensors")):
+        try:
+            names = read_tensors(path)[1].get("names", [])
+        except InputError:  # another run has just deleted it, or the next one moves it away
+            continue
+        folders = [out / "trained" / re.sub(r"-trial\d+$", "", name) for name in names]
+        if folders and all(map(saved_methods.is_intact, folders)):
+            path.unlink(missing_ok=True)
+
+
 def _quarantined(store: Store) -> list[str]:
     lines = [f"{path.relative_to(store.out)} {reason}" for path, reason in store.damaged]
     store.quarantine()
