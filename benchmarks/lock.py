@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from fusebench.benchmarks.atomic import disk_error
 from fusebench.errors import InputError
 
 _POLL_SECONDS = 0.2
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -27,7 +29,8 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
     Raises:
         InputError: the disk refused, or its file system has no locks.
     """
-    lock = FileLock(path)
+    # A file whose mere existence is the lock would outlive a holder on another machine.
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -35,13 +38,13 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
         except Timeout:
             waiting()
             lock.acquire(poll_interval=_POLL_SECONDS)
-    except NotImplementedError as error:
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise disk_error("lock", path, error) from error
         raise InputError(
             f"{path.parent} lies on a file system without locks, so two runs could spoil each other's files there; "
             "name a folder on another file system with --out"
         ) from error
-    except OSError as error:
-        raise disk_error("lock", path, error) from error
     try:
         yield
     finally:

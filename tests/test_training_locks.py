@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -11,7 +13,6 @@ from pathlib import Path
 import filelock
 import pytest
 
-from fusebench.benchmarks import lock
 from fusebench.benchmarks.lock import locked
 from fusebench.errors import InputError
 from fusebench.study.options import Options
@@ -94,15 +95,20 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
         pass
 
 
-def test_a_file_system_without_locks_is_refused_in_words(tmp_path, monkeypatch):
-    def refuse(self, **how):
-        raise NotImplementedError
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSYS, r"file system without locks.*--out"),
+        (errno.ENOLCK, r"file system without locks.*--out"),
+        (errno.EROFS, r"cannot lock .*--out"),
+    ],
+)
+def test_a_file_system_without_locks_is_refused_in_words(tmp_path, monkeypatch, number, said):
+    def refuse(descriptor, operation):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lock.FileLock, "acquire", refuse)
-    with pytest.raises(InputError, match=r"file system without locks.*--out"), locked(tmp_path / "a.lock"):
-        pass
-    monkeypatch.setattr(lock.FileLock, "acquire", lambda self, **how: (_ for _ in ()).throw(OSError(37, "No locks")))
-    with pytest.raises(InputError, match=r"cannot lock .*: No locks"), locked(tmp_path / "a.lock"):
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match=said), locked(tmp_path / "a.lock"):
         pass
 
 
