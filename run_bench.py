@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 INSTALL = "fusebench is not installed; in this folder run: python -m pip install -c constraints.txt -e ."
 
@@ -132,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        from fusebench.benchmarks.atomic import DISK_REFUSES, disk_error
+        from fusebench.benchmarks.redaction import redacted
         from fusebench.errors import InputError
     except ModuleNotFoundError:
         print(INSTALL, file=sys.stderr)
@@ -145,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted after {time.monotonic() - started:.0f} s; finished cells are kept.", file=sys.stderr)
@@ -156,6 +160,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         return 141
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            raise
+        place = Path(str(error.filename or tempfile.gettempdir()))
+        print(f"error: {disk_error('write', place, error)}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         print(f"the package {error.name} is missing; {INSTALL}", file=sys.stderr)
         return 2

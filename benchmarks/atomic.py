@@ -31,6 +31,9 @@ _ADVICE = {
     errno.EISDIR: _IN_THE_WAY,
 }
 
+# Of the disk and not of one file: what any library may run into when it writes.
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 def slug(text: str) -> str:
     """A file name for `text`: lower-case ASCII, readable, at most 71 characters, another for every text.

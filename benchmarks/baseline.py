@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fusebench.benchmarks.atomic import atomic_write
 from fusebench.benchmarks.record import Environment
-from fusebench.benchmarks.record_checks import refuse_constant
 from fusebench.benchmarks.run_spec import RunSpec
+from fusebench.benchmarks.sealed_json import refuse_constant
 from fusebench.errors import InputError
 
 SCHEMA = 1

@@ -71,7 +71,7 @@ def markdown_table(table: pd.DataFrame, bold: Bold = None) -> str:
 
 def plain(text: str) -> str:
     """`text` with nothing in it that Markdown or HTML reads as markup."""
-    escaped = re.sub(r"([\\|*`])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\|*`\[\]])", r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fusebench.benchmarks.atomic import atomic_write, slug
+from fusebench.benchmarks.sealed_json import sealed_text, unsealed
 
 FOLDER = "tests"
 
@@ -146,8 +146,7 @@ def write_tests(path: Path, tests: BoardTests) -> None:
         InputError: the disk refused; the old file is as it was.
     """
     # Six digits: what lies beyond is noise of the resamples, and files stay small.
-    held = _rounded(tests.model_dump(mode="json"))
-    atomic_write(path, json.dumps(held, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write(path, sealed_text(_rounded(tests.model_dump(mode="json"))))
 
 
 def read_tests(out: Path) -> tuple[list[BoardTests], list[tuple[Path, str]]]:
@@ -155,7 +154,7 @@ def read_tests(out: Path) -> tuple[list[BoardTests], list[tuple[Path, str]]]:
     found, rejected = [], []
     for path in sorted((out / FOLDER).glob("*/*.json")):
         try:
-            found.append(BoardTests.model_validate(json.loads(path.read_text(encoding="utf-8"))))
+            found.append(BoardTests.model_validate(unsealed(path.read_bytes())))
         except ValidationError as error:
             first = error.errors()[0]
             rejected.append((path, f"holds no tests of a board: {'.'.join(map(str, first['loc']))}: {first['msg']}"))

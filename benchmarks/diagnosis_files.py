@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fusebench.benchmarks.atomic import atomic_write, slug
 from fusebench.benchmarks.diagnosis import SCHEMA, Diagnosis
 from fusebench.benchmarks.record import digest
-from fusebench.benchmarks.record_checks import refuse_constant
+from fusebench.benchmarks.sealed_json import refuse_constant
 
 
 def write_diagnosis(out: Path, held: Diagnosis) -> Path:

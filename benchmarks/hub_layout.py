@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from fusebench.benchmarks.compressed import require_bounded
 from fusebench.benchmarks.record import TaskType
 from fusebench.errors import InputError
 
@@ -40,6 +41,8 @@ def data_files(folder: Path) -> list[DataFile]:
         raise InputError(f"the data folder {folder} does not exist: give one folder per task below --data-dir")
     configs = _header(folder).get("configs")
     if configs:
+        if not isinstance(configs, list):
+            raise InputError(f"the configs in the header of {folder / 'README.md'} are no list: write one entry each")
         files = [file for entry in configs for file in _entry_files(folder, entry)]
     else:
         names = sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and not _hidden(p, folder))
@@ -88,6 +91,8 @@ def check_folder(
         InputError: Something is missing, empty or has other columns; the message names the file.
     """
     files = data_files(folder)
+    for path in dict.fromkeys(file.path for file in files):
+        require_bounded(path)
     _check_one_format(folder, files)
     parts = _retrieval_parts(folder, files, subsets) if task_type == "Retrieval" else _sts_parts(files, subsets)
     for config, needed in parts:
@@ -111,14 +116,21 @@ def unreadable_line(folder: Path) -> str | None:
 
 def _header(folder: Path) -> dict[str, Any]:
     readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    except ValueError as error:
+        raise InputError(f"{readme} is not UTF-8 text ({error}): correct it") from error
     lines = text.splitlines()
     if not lines or lines[0].strip() != "---":
         return {}
     end = next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), len(lines))
+    text = "\n".join(lines[1:end])
     try:
-        header = yaml.safe_load("\n".join(lines[1:end]))
-    except yaml.YAMLError as error:
+        # Ten aliases of ten aliases of ten ... are a short header and more configs than fit into memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise InputError(f"the header of {readme} uses YAML aliases: write out what they stand for")
+        header = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"the header of {readme} is not valid YAML: {' '.join(str(error).split())}") from error
     return header if isinstance(header, dict) else {}
 
@@ -130,6 +142,10 @@ def _entry_files(folder: Path, entry: Any) -> Iterator[DataFile]:
     listed = entry.get("data_files", f"{entry.get('data_dir', '.')}/**/*")
     for item in listed if isinstance(listed, list) else [listed]:
         split = item.get("split") if isinstance(item, dict) else None
+        if not isinstance(split, str | None):
+            raise InputError(
+                f"the header of {folder / 'README.md'} has the split {split!r}, which is no name: correct it"
+            )
         patterns = item.get("path", "") if isinstance(item, dict) else item
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
             for path in _matches(folder, str(pattern)):
@@ -139,7 +155,12 @@ def _entry_files(folder: Path, entry: Any) -> Iterator[DataFile]:
 def _matches(folder: Path, pattern: str) -> list[Path]:
     if "://" in pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise InputError(f"the header of {folder / 'README.md'} names {pattern}: only files in the folder are read")
-    found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    try:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+    except (ValueError, NotImplementedError, OSError) as error:
+        raise InputError(
+            f"the header of {folder / 'README.md'} names {pattern!r}, which is no path: {error}"
+        ) from error
     if not found:
         raise InputError(f"the header of {folder / 'README.md'} names {pattern}, but no such file is there: add it")
     return found
@@ -226,8 +247,11 @@ def _columns(path: Path) -> list[str] | None:
             raise InputError(f"{path} is empty: it needs at least one record")
         return list(first)
     if path.suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return next(csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                return next(csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+        except (ValueError, csv.Error) as error:
+            raise InputError(f"{path} cannot be read as {path.suffix[1:]} ({error}): correct it") from error
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Lookup = Callable[["Role", Sequence[str]], NDArray[np.float32]]
 
 _TOLERANCE = {"STS": 1e-6, "Retrieval": 6e-6}  # mteb rounds retrieval metrics to five places
+_SHORTEST = np.float32(1e-12)
 _NO_METRICS = frozenset({"main_score", "hf_subset", "languages", "mteb_version"})
 
 
@@ -63,7 +64,7 @@ class FinishedEncoder:
         """The embeddings of all rows of `inputs.dataset`, in order.
 
         Raises:
-            ArithmeticError: An embedding holds NaN or infinity.
+            ArithmeticError: An embedding holds NaN or infinity or has no direction, or all have the same.
         """
         self._judged = (hf_subset, hf_split)
         role: Role = "text" if prompt_type is None else prompt_type.value
@@ -72,17 +73,26 @@ class FinishedEncoder:
         vectors = np.ascontiguousarray(self._lookup(role, texts), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise ValueError(f"{self._name} gave shape {vectors.shape} for {len(texts)} texts of {self._task}")
-        if len(set(texts)) > 1 and (vectors == vectors[0]).all():
-            raise ArithmeticError(
-                f"{self._name} on {self._task}: all {len(texts)} {role} embeddings are the same vector, so nothing "
-                "can be told apart"
-            )
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
             row = int(bad.argmax())
             raise ArithmeticError(
                 f"{self._name} on {self._task}: the embedding of {role} row {row} holds NaN or infinity "
                 f"({texts[row][:60]!r})"
+            )
+        lengths = np.linalg.norm(vectors, axis=1)
+        # sklearn gives the zero vector the cosine 0.5 with every other, and a length beyond the floats hides the rest
+        bad = ~np.isfinite(lengths) | (lengths <= _SHORTEST)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ArithmeticError(
+                f"{self._name} on {self._task}: the embedding of {role} row {row} has length {lengths[row]:g}, so it "
+                f"has no cosine with others ({texts[row][:60]!r})"
+            )
+        if len(set(texts)) > 1 and _point_the_same_way(vectors, lengths):
+            raise ArithmeticError(
+                f"{self._name} on {self._task}: all {len(texts)} {role} embeddings point the same way, so nothing "
+                "can be told apart"
             )
         return vectors
 
@@ -99,11 +109,18 @@ class FinishedEncoder:
         return cosine
 
 
+def _point_the_same_way(vectors: NDArray[np.float32], lengths: NDArray[np.float32]) -> bool:
+    """Whether cosines would be nothing but rounding: no component of a unit vector differs by more than 1e-6."""
+    first = vectors[0] / lengths[0]
+    blocks = (slice(start, start + 4096) for start in range(0, len(vectors), 4096))
+    return all((np.abs(vectors[b] / lengths[b, None] - first) <= 1e-6).all() for b in blocks)
+
+
 def _unit(vectors: Any) -> NDArray[np.float32]:
     rows = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     # the same floor as torch.nn.functional.normalize: a zero vector stays zero
-    unit: NDArray[np.float32] = rows / np.maximum(lengths, np.float32(1e-12))
+    unit: NDArray[np.float32] = rows / np.maximum(lengths, _SHORTEST)
     return unit
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,22 +10,32 @@ from typing import Any
 from pydantic import ValidationError
 
 from fusebench.benchmarks.record import SCHEMA, Record
+from fusebench.benchmarks.redaction import holds_secret
+
+__all__ = ["OtherVersionError", "flaw_of", "parse_record", "reason_for"]
 
 _PATH = re.compile(r"""(^|[\s"'=(])((\.{1,2}|~)?/[^\s/]|[A-Za-z]:[\\/]|\\\\|file:/)""")
+
+
+class OtherVersionError(ValueError):
+    """A file of another version of the project: not used, but nothing is wrong with it."""
 
 
 def parse_record(held: Any) -> Record:
     """The record that a file's JSON holds.
 
     Raises:
+        OtherVersionError: it holds one of another schema.
         ValueError: it holds none, or one that cannot be trusted; the message says why.
     """
     version = held.get("schema_version") if isinstance(held, dict) else None
     if isinstance(version, int) and version < SCHEMA:
-        raise ValueError(
+        raise OtherVersionError(
             f"was written by an older version (schema {version}); run the same command to compute it anew, "
             "then delete this file"
         )
+    if isinstance(version, int) and version > SCHEMA:
+        raise OtherVersionError(f"has schema version {version}; this version reads {SCHEMA}")
     if version != SCHEMA:
         raise ValueError(f"has schema version {version!r}; this version reads {SCHEMA}")
     record = Record.model_validate(held)
@@ -43,8 +52,10 @@ def flaw_of(record: Record) -> str | None:
         datetime.fromisoformat(record.environment.created)
     except ValueError:
         return f"was created at {record.environment.created!r}, which is no ISO 8601 time"
-    # Prompts are the user's own words; every other text is the program's and may not lead into a disk.
     held = record.model_dump(mode="json")
+    if secret := next((where for where, text in _texts(held) if holds_secret(text)), None):
+        return f"holds an access token or a password in {secret}"
+    # Prompts are the user's own words; every other text is the program's and may not lead into a disk.
     del held["spec"]["prompts"]
     return next((f"holds the path {text!r} in {where}" for where, text in _texts(held) if _PATH.search(text)), None)
 
@@ -61,16 +72,9 @@ def _texts(held: Any, where: str = "record") -> Iterator[tuple[str, str]]:
             yield from _texts(value, where)
 
 
-def refuse_constant(name: str) -> None:
-    """Refuses NaN and infinities, which are no JSON."""
-    raise ValueError(f"holds {name}, which is not a number")
-
-
 def reason_for(error: Exception) -> str:
-    """One line on why a file is refused, without pydantic's or the decoder's page of detail."""
+    """One line on why a file is refused, without pydantic's page of detail."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"is not a record: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
-        return f"is truncated or not JSON ({error})"
     return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)

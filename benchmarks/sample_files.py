@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fusebench.benchmarks.samples import SamplePart, Samples
 from fusebench.errors import InputError
 
 _VERSION = "1"
+_SEAL = "content_sha256"  # of all that is read from the file; files from before there were seals have none
+_KEYS = {"fusebench_samples", "spec_id", "task", "metric", "data_sha256", _SEAL}
 
 
 def sample_path(out: Path, record: Record) -> Path:
@@ -30,7 +33,8 @@ def write_samples(out: Path, record: Record, samples: Samples) -> Path:
     """Stores the samples of a finished cell whole or not at all, and returns the file.
 
     Columns: `subset`, `split`, `row` (STS) or `query` (retrieval), `similarity` or `score`. The file's metadata name
-    the cell, the metric and the hash of the data. Equal samples give equal bytes under one version of pyarrow.
+    the cell, the metric, the hash of the data and the hash of the samples. Equal samples give equal bytes under one
+    version of pyarrow.
 
     Raises:
         InputError: The disk refused; an older file is as it was.
@@ -113,6 +117,7 @@ def _encoded(samples: Samples, record: Record) -> bytes:
                 "task": record.spec.task.name,
                 "metric": samples.metric,
                 "data_sha256": samples.data_sha256,
+                _SEAL: _content_sha256(samples, record.spec_id, record.spec.task.name),
             }
         )
     return sink.getvalue()
@@ -121,6 +126,8 @@ def _encoded(samples: Samples, record: Record) -> bytes:
 def _decoded(table: Any, metadata: dict[str, str]) -> Samples:
     if metadata["fusebench_samples"] != _VERSION:
         raise ValueError(f"version {metadata['fusebench_samples']} of the format is not known")
+    if strange := sorted(metadata.keys() - _KEYS):
+        raise ValueError(f"its metadata have a key {strange[0]!r}")
     item, quantity = table.column_names[2:]
     if (item, quantity) not in (("row", "similarity"), ("query", "score")):
         raise ValueError(f"the columns are {', '.join(table.column_names)}")
@@ -133,4 +140,19 @@ def _decoded(table: Any, metadata: dict[str, str]) -> Samples:
         SamplePart(str(subsets[rows[0]]), str(splits[rows[0]]), items[rows], values[rows].astype(np.float32))
         for rows in np.split(np.arange(len(values)), starts)
     )
-    return Samples(metadata["metric"], quantity, metadata["data_sha256"], parts)
+    samples = Samples(metadata["metric"], quantity, metadata["data_sha256"], parts)
+    seal = metadata.get(_SEAL)
+    if seal is not None and seal != _content_sha256(samples, metadata["spec_id"], metadata["task"]):
+        raise ValueError(f"it does not hash to its {_SEAL}")
+    return samples
+
+
+def _content_sha256(samples: Samples, spec_id: str, task: str) -> str:
+    digest = hashlib.sha256()
+    for word in (spec_id, task, samples.metric, samples.quantity, samples.data_sha256):
+        digest.update(f"{word}\0".encode())
+    for part in samples.parts:
+        digest.update(f"{part.subset}\0{part.split}\0".encode())
+        digest.update("\0".join(map(str, part.items.tolist())).encode())
+        digest.update(part.values.astype("<f4").tobytes())
+    return digest.hexdigest()

@@ -116,7 +116,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 def defused(text: str) -> str:
     """`text`, after a single quote if a spreadsheet would run it as a formula; numbers stay numbers."""
     number = re.fullmatch(r"-\d+(\.\d+)?", text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not number else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not number else text
 
 
 def _row(record: Record, score: Score, interval: ScoreWithInterval | None) -> list[object]:

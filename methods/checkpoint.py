@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn, optim
 
 from fusebench.errors import InputError
+
+_SEAL = "content_sha256"  # of tensors and facts; files from before there were seals have none
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -21,11 +26,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
     Raises:
         InputError: if the disk refuses.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half = path.with_name(f".{secrets.token_hex(8)}.tmp")
     held = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(held, half, metadata={"facts": json.dumps(facts, sort_keys=True)})
+        # One entry alone: safetensors writes several in no order, and equal weights are to give equal files.
+        read_back = json.loads(json.dumps(facts))
+        sealed = {**read_back, _SEAL: _content_sha256(held, read_back)}
+        save_file(held, half, metadata={"facts": json.dumps(sealed, sort_keys=True)})
         with half.open("rb") as written:
             os.fsync(written.fileno())
         half.replace(path)
@@ -38,14 +46,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of a file.
 
     Raises:
-        InputError: if it is not there, or no such file.
+        InputError: if it is not there, or no such file, or not as it was written.
     """
     try:
         with safe_open(path, framework="pt") as held:
             facts = json.loads((held.metadata() or {})["facts"])
-            return {name: held.get_tensor(name) for name in held.keys()}, facts  # noqa: SIM118  # not a mapping
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118  # not a mapping
+        seal = facts.pop(_SEAL, None)
+        if seal is not None and seal != _content_sha256(tensors, facts):
+            raise ValueError(f"it does not hash to its {_SEAL}")
+        return tensors, facts
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no weights of a training: {error}; delete it to train again.") from error
+
+
+def _content_sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def module_state(module: nn.Module, prefix: str) -> dict[str, Tensor]:

@@ -23,19 +23,21 @@ from fusebench.methods.recipe import Recipe
 from fusebench.methods.registry import load_plugins
 from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
+from fusebench.study.damage import forget_finished_checkpoints, quarantine_cells, quarantine_trainings
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
 from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
-from fusebench.study.run import run
-from fusebench.study.screen import Screen
+from fusebench.study.run import Outcome, run
+from fusebench.study.screen import Screen, log_to_stderr
 from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
+from fusebench.study.training_locks import trainings_locked
 
 
 def run_methods(flags: argparse.Namespace) -> int:
     """`run_bench.py --methods ...`: plans, runs, writes the boards, prints those that were asked for."""
     started = time.monotonic()
-    logging.basicConfig(level=max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
+    log_to_stderr(max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
     load_plugins(flags.plugin)
     screen, messages = Screen(), Screen(stderr=True)
     options = options_of(flags)
@@ -49,9 +51,8 @@ def run_methods(flags: argparse.Namespace) -> int:
         for cell in plan.cells:
             screen.print(f"{cell.spec.spec_id}  {cell.task.spec.name}  {cell.method.name}", soft_wrap=True)
         return 0
-    with LiveProgress(messages).running() as progress:
-        outcome = run(plan, store, progress)
-        untested = _test_own_boards(plan, store, flags.test, progress)
+    outcome = _compute(plan, store, messages)
+    untested = _test_own_boards(plan, store, flags.test, messages)
     boards, files = rebuild(store)
     for board in _of_this_run(boards, plan):
         print_board(board, screen)
@@ -68,7 +69,7 @@ def run_methods(flags: argparse.Namespace) -> int:
     return 1 if outcome.failures else 0
 
 
-def _test_own_boards(plan: Plan, store: Store, asked: bool | None, progress: LiveProgress) -> list[str]:
+def _test_own_boards(plan: Plan, store: Store, asked: bool | None, messages: Screen) -> list[str]:
     """Tests the boards of this run if that was asked for or takes seconds; what the user should know otherwise."""
     records = store.records()
     boards = _of_this_run(build_boards(records, store.suites()), plan)
@@ -78,10 +79,28 @@ def _test_own_boards(plan: Plan, store: Store, asked: bool | None, progress: Liv
         small = [board for board in boards if numbers_of(board, by_id, tasks) <= AT_ONCE]
     else:
         small = boards if asked else []
-    lines = write_board_tests(small, records, tasks, store.out, progress=progress)
+    with LiveProgress(messages).running() as progress:
+        lines = write_board_tests(small, records, tasks, store.out, progress=progress)
     if asked is None and len(small) < len(boards):
         lines.append("differences on large boards are tested on request: add --test, or run_bench.py report --test")
     return lines
+
+
+def _compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
+    """Runs what is missing or damaged, while no other run trains the same in this folder."""
+
+    def waiting(method: str) -> None:
+        messages.print(f"another run is training {method} in {store.out}: waiting for it", soft_wrap=True)
+
+    lines = quarantine_cells(plan, store)
+    finished = {} if plan.options.rerun else store.finished()
+    with trainings_locked(plan, finished, waiting) as to_train:
+        for line in [*lines, *quarantine_trainings(to_train, store)]:
+            messages.print(f"to quarantine: {line}", highlight=False, markup=False, soft_wrap=True)
+        with LiveProgress(messages).running() as progress:
+            outcome = run(plan, store, progress)
+        forget_finished_checkpoints(store.out)
+        return outcome
 
 
 def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:

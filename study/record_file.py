@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fusebench.benchmarks.record import Record, Spec
-from fusebench.benchmarks.record_checks import parse_record, reason_for, refuse_constant
+from fusebench.benchmarks.record_checks import parse_record, reason_for
+from fusebench.benchmarks.sealed_json import unsealed
 from fusebench.errors import InputError
 
 
@@ -21,8 +22,8 @@ def read_record(path: Path) -> Record:
     if not path.is_file():
         raise InputError(f"there is no record {path}; name a file below runs/ of a results folder.")
     try:
-        return parse_record(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_record(unsealed(path.read_bytes()))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} {reason_for(error)}.") from error
 
 

@@ -125,9 +125,10 @@ class _Run:
         if not able:
             return
         self.outcome.methods += len(able)
-        tasks = list({cell.task.spec.name: cell.task for group in able for cell in group.cells}.values())
+        asked = {cell.task.spec.name for group in able for cell in group.cells}
+        tasks = [task for task in self.plan.tasks if task.spec.name in asked]
         fusions = {group.fusion_key: _fusion(self.plan, group, ready.get(group.fusion_key)) for group in able}
-        passes = _passes(self.plan, backbone, able, fusions, tasks, self.progress)
+        passes = _passes(self.plan, backbone, fusions, tasks, self.progress)
         self.outcome.passes += [one.statistics for one in passes.values()]
         shares = {
             template: {task.spec.name: _share(task, self.plan, shared) for task in tasks}
@@ -168,7 +169,6 @@ def _fusion(plan: Plan, group: _Group, ready: Ready | None) -> Fusion:
 def _passes(
     plan: Plan,
     backbone: Backbone,
-    groups: Sequence[_Group],
     fusions: Mapping[str, Fusion],
     tasks: Sequence[LoadedTask],
     progress: Progress,
@@ -188,8 +188,8 @@ def _passes(
             batch_tokens=plan.options.batch_tokens,
             progress=lambda done, total, stage=stage: progress(stage, done, total),  # type: ignore[misc]
         )
-        fitted = any(group.method.fitted and group.fusion_key in of_template for group in groups)
-        passes[template].ensure(texts + (fit_texts if fitted else []))
+        # Also where no method that is left to run is fitted: a run that was interrupted goes on with equal batches.
+        passes[template].ensure(texts + fit_texts)
     return passes
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fusebench.benchmarks.atomic import atomic_write, slug
 from fusebench.benchmarks.record import Environment, PartSpec, Regime, Spec, Training, TrainingSpec, digest
+from fusebench.benchmarks.sealed_json import sealed_text, unsealed
 from fusebench.errors import InputError
 from fusebench.methods.checkpoint import read_tensors, write_tensors
 from fusebench.methods.grammar import Method, parse
@@ -62,12 +62,20 @@ class SavedMethod:
         Raises:
             InputError: if the file is not the one that the card was written for.
         """
+        self.require_weights()
+        return read_tensors(self.folder / _WEIGHTS)[0]
+
+    def require_weights(self) -> None:
+        """Checks the weights file without loading it.
+
+        Raises:
+            InputError: if the file is not the one that the card was written for.
+        """
         path = self.folder / _WEIGHTS
         if not path.is_file() or _sha256(path) != self.weights_sha256:
             raise InputError(
                 f"{path} is missing or not the file that {_CARD} beside it names; train the method again."
             )
-        return read_tensors(path)[0]
 
 
 def part_specs(method: Method) -> tuple[PartSpec, ...]:
@@ -97,13 +105,21 @@ def save(
         weights_sha256=_sha256(folder / _WEIGHTS),
         environment=made,
     )
-    text = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    atomic_write(folder / _CARD, text + "\n")
+    atomic_write(folder / _CARD, sealed_text(card.model_dump(mode="json")))
 
 
 def is_saved(folder: Path) -> bool:
     """Whether a folder claims to hold a trained method."""
     return (folder / _CARD).is_file()
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds a trained method and the very weights that it names."""
+    try:
+        load(folder).require_weights()
+    except InputError:
+        return False
+    return True
 
 
 def load(folder: Path) -> SavedMethod:
@@ -114,7 +130,7 @@ def load(folder: Path) -> SavedMethod:
     """
     path = folder / _CARD
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = unsealed(path.read_bytes())
         if isinstance(held, dict) and held.get("schema_version") != SCHEMA:
             raise InputError(
                 f"{path} has schema version {held.get('schema_version')!r}; this version reads {SCHEMA}."

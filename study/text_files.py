@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import zlib
 from pathlib import Path
 from typing import Any
 
+from fusebench.benchmarks.compressed import unpacked
 from fusebench.errors import InputError
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv")
@@ -39,7 +39,7 @@ def read_records(file: Path, what: str) -> list[Any]:
     if suffix not in SUFFIXES:
         raise InputError(f"{file.name}: {what} are read from {', '.join(SUFFIXES)} files, also with .gz.")
     try:
-        raw = gzip.decompress(file.read_bytes()) if file.name.endswith(".gz") else file.read_bytes()
+        raw = unpacked(file) if file.name.endswith(".gz") else file.read_bytes()
         return _parse(raw.decode("utf-8-sig"), suffix)
     except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
         raise InputError(f"{file.name} cannot be read as {suffix[1:]}: {error}.") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -47,8 +49,11 @@ class TrainingLog:
 
     def _write(self, event: Mapping[str, Any]) -> None:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
-        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise disk_error("write", self.path, error) from error
 
     def close(self) -> None:
         """Keeps one line of each event and ends the tracked runs."""
@@ -72,16 +77,30 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if not isinstance(error, InputError):
+            self.close()
+            return
+        # The disk refuses: what did not get there is lost with the buffer, and the next run drops the half line.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def require_log(path: Path) -> None:
+    """Checks the log that an earlier training left; a half line at its end is no damage.
+
+    Raises:
+        ValueError: if a line is no event.
+    """
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+        if not isinstance(json.loads(line), dict):
+            raise ValueError(f"line {number} is no event")
 
 
 def _drop_half_line(path: Path) -> None:
     """Cuts off what an interrupted process wrote behind the last whole line."""
     if path.exists():
-        held = path.read_bytes()
-        whole = held[: held.rfind(b"\n") + 1]
-        if whole != held:
-            path.write_bytes(whole)
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def _tracker(kind: str, path: Path, config: Mapping[str, Any]) -> Any:

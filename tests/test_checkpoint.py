@@ -1,5 +1,6 @@
 """Files of tensors and facts are whole or not there, and give back what was put in."""
 
+import contextlib
 import errno
 
 import pytest
@@ -55,6 +56,35 @@ def test_a_truncated_file_is_refused(size, tmp_path):
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(InputError, match=r"file\.safetensors holds no weights .* delete it"):
         read_tensors(path)
+
+
+def test_every_flipped_byte_is_found_or_changes_nothing(tmp_path):
+    path = tmp_path / "file.safetensors"
+    tensors = {**TENSORS, "half": torch.ones(3, dtype=torch.bfloat16), "none": torch.empty(0, 2)}
+    write_tensors(path, tensors, FACTS)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):
+            found, facts = read_tensors(path)
+            assert {key: facts[key] for key in FACTS} == FACTS  # a seal of another name is a fact more
+            assert found.keys() == tensors.keys()
+            assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_equal_tensors_and_facts_give_equal_files(tmp_path):
+    written = set()
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}", TENSORS, FACTS)
+        written.add((tmp_path / f"{number}").read_bytes())
+    assert len(written) == 1
+
+
+def test_a_file_from_before_there_were_seals_is_read(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "old.safetensors", metadata={"facts": "{}"})
+    assert read_tensors(tmp_path / "old.safetensors")[1] == {}
 
 
 def test_a_file_of_other_origin_or_none_is_refused(tmp_path):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fusebench.benchmarks.sample_files import read_samples
 from fusebench.benchmarks.store import Store
 from fusebench.methods import registry
 from fusebench.run_bench import INSTALL, main
@@ -146,7 +149,7 @@ def test_a_run_prints_its_board_and_fills_the_results_folder(bench, tmp_path):
     assert [line.split()[1] for line in out.splitlines()[2:4]] in (["mean", "cls"], ["cls", "mean"])
     assert "2 cells scored" in err
     assert {path.name for path in (tmp_path / "res").iterdir()} == {
-        "runs", "mteb", "samples", "suites", "leaderboards", "scores.csv", "scores.parquet", "README.md",
+        "runs", "mteb", "samples", "suites", "leaderboards", "locks", "scores.csv", "scores.parquet", "README.md",
     }  # fmt: skip
     header = (tmp_path / "res" / "scores.csv").read_text().splitlines()[0]
     assert header.startswith("spec_id,backbone,backbone_revision,method,task,subset,split,metric,is_main,seed,score,")
@@ -206,7 +209,40 @@ def test_a_suite_with_missing_tasks_is_called_what_it_is(bench, data):
         assert "mteb-sts (1 of 8)" in Path(file).read_text()
 
 
-def test_spoilt_records_are_named_left_where_they_are_and_replaced(bench, tmp_path):
+def test_damaged_files_go_to_quarantine_by_name_and_the_same_command_makes_them_anew(bench, tmp_path):
+    asked = ("--methods", "mean,scalar-mix+batch-softmax", "--steps", "2", "--out", "res")
+    assert bench(*asked)[0] == 0
+    out = tmp_path / "res"
+    whole = {record.spec.method.name: record.scores for record in Store(out).records()}
+
+    def flip(content):
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+    rounds = [
+        (flip, ["samples/*/*/mean-*", "mteb/*/scalar-mix*/*", "suites/*", "trained/*/weights.safetensors"]),
+        (lambda content: content[:-9], ["runs/*/*/mean-*", "samples/*/*/scalar-mix*", "trained/*/method.json"]),
+    ]
+    for damage, kinds in rounds:
+        for kind in kinds:
+            file = next(out.glob(kind))
+            file.write_bytes(damage(file.read_bytes()))
+        code, _, err = bench(*asked)
+        assert (code, "0 kept, 0 failed" in err) == (0, True), err
+        for kind in kinds:
+            (moved,) = (out / "quarantine").glob(kind)
+            shown = moved.parent if kind.startswith("trained") else moved
+            assert f"to quarantine: {shown.relative_to(out / 'quarantine')} " in err
+            assert len(list(out.glob(kind))) == 1
+        shutil.rmtree(out / "quarantine")
+        again = Store(out).records()
+        assert {record.spec.method.name: record.scores for record in again} == whole
+        assert all(read_samples(out, record).parts for record in again)
+    code, _, err = bench(*asked)
+    assert (code, "to quarantine" in err, "2 kept" in err) == (0, False, True)
+
+
+def test_foreign_files_among_the_records_go_to_quarantine(bench, tmp_path):
     bench("--methods", "mean", "--out", "res")
     (record,) = tmp_path.glob("res/runs/*/*/*.json")
     held = json.loads(record.read_text())
@@ -216,11 +252,11 @@ def test_spoilt_records_are_named_left_where_they_are_and_replaced(bench, tmp_pa
     (record.parent / "d.json").write_text(json.dumps({**held, "main_score": "high"}))
     code, _, err = bench("--methods", "mean", "--out", "res")
     assert code == 0
-    assert [line.split(": ")[1].rsplit("/")[-1] for line in err.splitlines() if line.startswith("not used: ")] == [
-        "a.json", "b.json", "c.json", "d.json",
-    ]  # fmt: skip
+    moved = [line.split(" ")[2].rsplit("/")[-1] for line in err.splitlines() if line.startswith("to quarantine: ")]
+    assert moved == ["a.json", "b.json", "c.json", "d.json"]
     assert "1 kept" in err
-    assert len(list(record.parent.iterdir())) == 5
+    assert list(record.parent.iterdir()) == [record]
+    assert len(list(tmp_path.glob("res/quarantine/runs/*/*/*.json"))) == 4
 
 
 def test_a_report_is_made_from_the_records_alone(bench, tmp_path):
@@ -468,3 +504,45 @@ def test_ctrl_c_exits_with_130_and_the_next_run_keeps_the_finished_cells(bench, 
     assert "2 kept, 0 failed" in err
     assert kept == {file: file.read_bytes() for file in kept}
     assert len(Store(tmp_path / "res").records()) == 4
+
+
+# ---- a disk that refuses
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "--out"), (errno.EACCES, "--out"), (errno.EDQUOT, "free some")],
+)
+def test_a_disk_that_refuses_is_one_sentence_and_2_and_loses_nothing(bench, tmp_path, monkeypatch, number, advice):
+    """Whichever file it is that cannot be written: the first, the last, any between."""
+    asked = ("--methods", "cls,mlp+batch-softmax", "--steps", "2", "--out", "res")
+    assert bench("--methods", "mean", "--out", "res")[0] == 0
+    kept = {path: path.read_bytes() for path in tmp_path.glob("res/runs/*/*/mean-*")}
+    for allowed in (0, 3, 5):
+        refuse_after(monkeypatch, allowed, OSError(number, os.strerror(number)))
+        code, _, err = bench(*asked)
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert (code, len(errors)) == (2, 1), err
+        assert os.strerror(number) in errors[0]
+        assert advice in errors[0] or "free some room" in errors[0]
+        assert "Traceback" not in err
+        assert kept == {path: path.read_bytes() for path in kept}
+        assert Store(tmp_path / "res").finished()
+    assert list(tmp_path.rglob(".*.tmp")) == []
+
+
+def refuse_after(monkeypatch, allowed, error):
+    """Lets so many files be written and then none."""
+    real, count = os.fsync, 0
+
+    def fsync(descriptor):
+        nonlocal count
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            count += 1
+            if count > allowed:
+                raise error
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)

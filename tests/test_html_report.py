@@ -97,6 +97,17 @@ def test_markup_in_names_is_text(page):
     assert "&lt;script&gt;window.broken" in body
 
 
+def test_names_of_damaged_files_and_what_is_wrong_with_them_are_text(store):
+    folder = store.out / "runs" / "a" / "b"
+    folder.mkdir(parents=True)
+    (folder / "<img src=q onerror=r>.json").write_text('{"schema_version": "<script>window"}')
+    (store.out / "training" / "<script>window.jsonl").write_text('{"config": {"method": ["<script>window"]}}\n')
+    text = write_report(Store(store.out), store.out / "report.html").read_text()
+    assert "<img src=q" not in text
+    assert "<script>window" not in text
+    assert "&lt;img src=q onerror=r&gt;.json" in text
+
+
 def test_only_the_two_scripts_of_the_page_may_run(page):
     text = page.read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]

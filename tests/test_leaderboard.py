@@ -3,6 +3,7 @@
 import io
 import math
 import random
+import re
 from itertools import pairwise, permutations
 from statistics import fmean, stdev
 
@@ -319,6 +320,17 @@ def test_markdown_keeps_trailing_zeros_and_escapes_markup(tmp_path):
     assert lines[0] == "# ab: org/net"
     assert [cell.strip() for cell in lines[4].split(" | ")][1:4] == ["a\\|b\\*", "80.10", "50.00"]
     assert [cell.strip() for cell in lines[5].split(" | ")][1:4] == ["&lt;c>_d", "80.00", "50.00"]
+
+
+def test_names_make_no_link_no_picture_and_no_tag_on_a_page(tmp_path):
+    """A picture's address would tell its owner who reads the board."""
+    evil = "![x](http://e.org/p.png)[y](javascript:z)<img src=q onerror=r>"
+    records = [make(evil, "A", 0.5, backbone={"name": f"org/{evil}"}), make("mean", "A", 0.4)]
+    write_boards(build_boards(records, [AskedSuite(evil, evil, ("A",))]), tmp_path)
+    for path in [tmp_path / "README.md", *tmp_path.glob("leaderboards/*/*.md")]:
+        text = path.read_text().replace("[CSV](", "").replace("[LaTeX](", "")
+        text = re.sub(r"Whole board: \[[\w.+=-]+\]\(leaderboards", "", text)
+        assert not re.search(r"(?<!\\)\[|(?<!\\)\]\(|<(?!!--)", text), text
 
 
 def test_csv_holds_the_printed_numbers_and_no_formula(tmp_path):

@@ -150,10 +150,64 @@ def test_an_embedding_that_is_not_finite_is_named(tiny, bad, name):
         verdict(tiny.load(name), lookup, "hire")
 
 
-def test_constant_embeddings_are_an_error_and_not_a_nan(tiny):
+@pytest.mark.parametrize("name", ["Ret", "Pairs"])
+@pytest.mark.parametrize("length", [0.0, 1e-13, 1e25])
+def test_an_embedding_without_a_direction_is_named(tiny, length, name):
+    """sklearn gives the zero vector the cosine 0.5 with every other, and squares of 1e25 are no floats."""
+    tiny.write_retrieval("Ret")
     tiny.write_sts("Pairs", tiny.pairs())
-    with pytest.raises(ArithmeticError, match=r"hire on Pairs: all 6 text embeddings are the same vector"):
-        verdict(tiny.load("Pairs"), lambda role, texts: np.ones((len(texts), 4), np.float32), "hire")
+
+    def lookup(role, texts):
+        vectors = embed(texts)
+        vectors[2] *= length / np.linalg.norm(vectors[2])
+        return vectors
+
+    with pytest.raises(ArithmeticError, match=rf"hire on {name}: the embedding of \w+ row 2 .*has no cosine"):
+        verdict(tiny.load(name), lookup, "hire")
+
+
+@pytest.mark.parametrize("name", ["Ret", "Pairs"])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_embeddings_that_point_the_same_way_are_an_error_and_not_a_rank_of_rounding(tiny, scale, name):
+    """Vectors that differ in length alone have the cosine 1, less or more what rounding makes of it."""
+    tiny.write_retrieval("Ret")
+    tiny.write_sts("Pairs", tiny.pairs())
+
+    def lookup(role, texts):
+        lengths = 1 + scale * np.arange(len(texts), dtype=np.float32)
+        return np.outer(lengths, [0.3, -0.7, 0.1, 0.9]).astype(np.float32)
+
+    with pytest.raises(ArithmeticError, match=rf"hire on {name}: all \d+ \w+ embeddings point the same way"):
+        verdict(tiny.load(name), lookup, "hire")
+
+
+def test_texts_that_are_alike_may_have_embeddings_that_are(tiny):
+    pairs = [{"sentence1": "the cat", "sentence2": f"dog {i}", "score": i / 2} for i in range(6)]
+    tiny.write_sts("Pairs", pairs)
+    assert math.isfinite(verdict(tiny.load("Pairs")).main_score)
+
+
+def test_ties_and_identical_documents_are_ranked_by_id_as_trec_does(tiny):
+    """Two equal documents, the second one relevant: the higher id stands first."""
+    corpus = [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(["a cat", "a cat", "w1", "w2"])]
+    queries = [{"_id": "q0", "text": "a cat"}, {"_id": "q1", "text": "w1"}]
+    for relevant, expected in (("d1", 1.0), ("d0", 1 / math.log2(3))):
+        qrels = [{"query-id": "q0", "corpus-id": relevant, "score": 1}]
+        qrels += [{"query-id": "q1", "corpus-id": "d2", "score": 1}]
+        tiny.write_retrieval(f"Tied{relevant}", corpus=corpus, queries=queries, qrels=qrels)
+        judged = verdict(tiny.load(f"Tied{relevant}"))
+        assert judged.main_score == pytest.approx((expected + 1) / 2, abs=1e-5)
+
+
+def test_a_query_without_a_relevant_document_counts_as_zero_and_an_unjudged_one_not_at_all(tiny):
+    corpus = [{"_id": f"d{i}", "title": "", "text": f"w{i}"} for i in range(4)]
+    queries = [{"_id": f"q{i}", "text": f"w{i}"} for i in range(3)]
+    qrels = [{"query-id": "q0", "corpus-id": "d0", "score": 1}, {"query-id": "q1", "corpus-id": "d1", "score": 0}]
+    tiny.write_retrieval("Half", corpus=corpus, queries=queries, qrels=qrels)
+    judged = verdict(tiny.load("Half"))
+    assert judged.samples.parts[0].values.tolist() == [1.0, 0.0]
+    assert judged.main_score == 0.5
+    json.dumps(judged.mteb_result, allow_nan=False)
 
 
 def test_a_wrong_number_of_rows_is_an_error(tiny):

@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 
-from fusebench.benchmarks.record import Record
 from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
 from fusebench.study import replay
-from fusebench.study.record_file import changes
+from fusebench.study.record_file import changes, read_record
 from fusebench.study.saved_methods import is_saved
 from tests.tiny_gate import bench, make_world, places
 from tests.tiny_models import save
@@ -48,7 +47,7 @@ def flags(world, record, **changes):
 
 def altered(record_path, folder, **changes):
     """A copy of a record with another specification, which agrees with itself."""
-    record = Record.model_validate_json(record_path.read_text())
+    record = read_record(record_path)
     spec = record.spec.model_copy(update=changes)
     path = folder / "runs" / "a" / "b" / "r.json"
     path.parent.mkdir(parents=True)
@@ -117,7 +116,7 @@ def test_other_code_is_named_by_its_files_or_says_that_it_cannot(world, records,
 
 
 def test_another_score_of_the_same_inputs_is_said(world, records, tmp_path, capsys):
-    record = Record.model_validate_json(records["first-last", "TinySTS"].read_text())
+    record = read_record(records["first-last", "TinySTS"])
     path = tmp_path / "r.json"
     path.write_text(record.model_copy(update={"main_score": 0.9}).model_dump_json())
     assert replay.show(flags(world, path)) == 1

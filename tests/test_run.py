@@ -354,7 +354,7 @@ def test_a_method_that_goes_wrong_fails_its_own_cells_only(world, tmp_path, plug
     assert "NaN" in said["gone-wrong on TinySTS"]
     assert "fit texts hold NaN" in said["gone-wrong+whiten(k=4) on TinySTS"]
     assert said["raising on TinySTS"].endswith("RuntimeError: no luck today")
-    assert "same vector" in said["constant on TinySTS"]
+    assert "point the same way" in said["constant on TinySTS"]
     assert not list((tmp_path / "out").rglob("*gone-wrong*"))
 
 

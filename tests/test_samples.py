@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from fusebench.benchmarks import task_data
+from fusebench.benchmarks import sample_files, task_data
 from fusebench.benchmarks.mteb_bridge import judge
 from fusebench.benchmarks.sample_files import read_samples, sample_path, write_samples
 from fusebench.benchmarks.samples import SamplePart, Samples, gold_scores, part_scores, query_score
@@ -158,19 +158,25 @@ def test_a_file_cut_short_anywhere_is_refused(cell, tmp_path):
             read_samples(tmp_path, record)
 
 
-def test_a_flipped_bit_in_a_value_is_noticed(cell, tmp_path):
+def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(cell, tmp_path):
     record, samples = cell
     path = write_samples(tmp_path, record, samples)
-    whole = bytearray(path.read_bytes())
-    for place in range(4, len(whole) // 3, 5):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1
-        path.write_bytes(damaged)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
         try:
             back = read_samples(tmp_path, record)
         except InputError:
             continue
         assert_equal(back, samples)  # a bit of a header that nothing is read from
+
+
+def test_samples_from_before_there_were_hashes_are_read(cell, tmp_path, monkeypatch):
+    record, samples = cell
+    monkeypatch.setattr(sample_files, "_SEAL", "task")  # the key is then another's, as if there were none
+    write_samples(tmp_path, record, samples)
+    monkeypatch.undo()
+    assert_equal(read_samples(tmp_path, record), samples)
 
 
 def test_samples_of_other_data_or_another_cell_are_refused(cell, tmp_path):

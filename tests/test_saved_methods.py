@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from fusebench.benchmarks.record import MethodSpec, PartSpec
+from fusebench.benchmarks.sealed_json import sealed_text, unsealed
 from fusebench.errors import InputError
 from fusebench.methods.checkpoint import load_module
 from fusebench.methods.grammar import parse
-from fusebench.study.saved_methods import folder_of, is_saved, load, save
+from fusebench.study.saved_methods import folder_of, is_intact, is_saved, load, save
 from tests.invented_records import trained, training
 from tests.tiny_models import backbone_of
 from tests.tiny_training import assert_bitwise, live, trainee
@@ -35,8 +36,9 @@ def saved(tmp_path):
 
 
 def edited(folder, **changes):
+    """Writes the card anew, with its seal."""
     path = folder / "method.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(sealed_text({**unsealed(path.read_bytes()), **changes}))
 
 
 def test_it_comes_back_without_transforms_as_it_was_saved(saved):
@@ -73,6 +75,25 @@ def test_another_weights_file_is_refused(saved):
     path.unlink()
     with pytest.raises(InputError, match="is missing"):
         found.tensors()
+
+
+def test_every_flipped_byte_of_card_or_weights_is_found(saved):
+    folder, _, weights = saved
+    for path in (folder / "method.json", folder / "weights.safetensors"):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 7):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+            if is_intact(folder):
+                assert whole[place : place + 1].isspace()
+        path.write_bytes(whole)
+    assert is_intact(folder)
+    assert_bitwise(load(folder).tensors(), weights)
+
+
+def test_a_card_from_before_there_were_seals_is_read(saved):
+    folder, _, weights = saved
+    (folder / "method.json").write_text(json.dumps(unsealed((folder / "method.json").read_bytes())))
+    assert_bitwise(load(folder).tensors(), weights)
 
 
 def test_a_card_of_other_weights_is_refused(saved):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from fusebench.benchmarks.board_tests import read_tests
 from fusebench.benchmarks.leaderboard import build_boards
 from fusebench.benchmarks.resampling import resample
 from fusebench.benchmarks.sample_files import sample_path
+from fusebench.benchmarks.sealed_json import sealed_text, unsealed
 from fusebench.study.commands import report
 from fusebench.study.compare_choice import variants
 from fusebench.study.evidence import gather
@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_file(results):
 def test_a_file_that_holds_no_tests_is_refused_with_the_reason(results, change):
     after_tests(results)
     (path,) = results.out.glob("tests/*/*.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(sealed_text(unsealed(path.read_bytes()) | change))
     found, [(where, reason)] = read_tests(results.out)
     assert (found, where) == ([], path)
     assert reason.startswith(f"holds no tests of a board: {next(iter(change))}")
@@ -215,3 +215,10 @@ def test_the_size_of_a_test_is_numbers_of_items_times_series(results):
     queries = len(tasks["Ret"].task.dataset["default"]["test"]["queries"])
     by_id = {record.spec_id: record for record in records}
     assert numbers_of(board, by_id, tasks) == 5 * COUNT + 4 * queries
+
+
+def test_a_flipped_digit_is_found(results):
+    after_tests(results)
+    (path,) = results.out.glob("tests/*/*.json")
+    path.write_text(path.read_text().replace('"resamples": 300', '"resamples": 900'))
+    assert "does not hash" in read_tests(results.out)[1][0][1]

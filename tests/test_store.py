@@ -1,19 +1,29 @@
 """The results folder keeps what it is given, whole, and refuses what it cannot trust."""
 
 import errno
+import hashlib
 import json
 import os
 
 import pytest
 
+from fusebench.benchmarks.sealed_json import SEAL, sealed_text
 from fusebench.benchmarks.store import AskedSuite, Store, slug
 from fusebench.errors import InputError
+from fusebench.study.boards import rebuild
 from tests.invented_records import make, overlap, trained, training
 
 
 def only_file(store):
     (path,) = store.out.glob("runs/*/*/*.json")
     return path
+
+
+def unsealed_text(path):
+    """A record as it was written before records had seals."""
+    held = json.loads(path.read_text())
+    del held[SEAL]
+    return json.dumps(held, sort_keys=True, indent=1) + "\n"
 
 
 def temporaries(folder):
@@ -43,10 +53,10 @@ def test_files_are_sorted_json_with_a_final_newline_and_real_letters(tmp_path):
     record = make(method="mü")
     Store(tmp_path).write(record, {"b": 1, "a": "é"})
     text = only_file(Store(tmp_path)).read_text(encoding="utf-8")
-    expected = json.dumps(record.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    assert text == expected
+    assert text == sealed_text(record.model_dump(mode="json"))
     (result,) = tmp_path.glob(f"mteb/{slug('org/net')}/*-{record.spec_id}/*.json")
-    assert result.read_text(encoding="utf-8") == '{\n "a": "é",\n "b": 1\n}\n'
+    seal = hashlib.sha256(b'{"a": "\\u00e9", "b": 1}').hexdigest()
+    assert result.read_text(encoding="utf-8") == f'{{\n "a": "é",\n "b": 1,\n "content_sha256": "{seal}"\n}}\n'
 
 
 def test_undefined_side_figures_of_mteb_become_null_because_json_has_no_nan(tmp_path):
@@ -89,12 +99,52 @@ def test_a_damaged_record_is_reported_and_never_used(tmp_path, damage, reason):
     record = make()
     store.write(record, {})
     path = only_file(store)
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(unsealed_text(path)))
     assert store.records() == []
     assert store.read(record.spec_id) is None
     ((rejected, why),) = store.rejected
     assert rejected == path
     assert reason in why
+
+
+def test_a_record_from_before_there_were_seals_is_read(tmp_path):
+    Store(tmp_path).write(make(), {})
+    path = only_file(Store(tmp_path))
+    path.write_text(unsealed_text(path))
+    assert Store(tmp_path).records() == [make()]
+
+
+def test_every_flipped_byte_of_a_record_is_found_or_changes_nothing(tmp_path):
+    """White space may become other white space; then what is read is what was written."""
+    store, record = Store(tmp_path), make()
+    store.write(record, {})
+    path = only_file(store)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 11):
+        for bit in (1, 32):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            found = Store(tmp_path).read(record.spec_id)
+            assert found is None or (found == record and whole[place : place + 1].isspace()), (place, bit)
+
+
+def test_a_sealed_record_that_was_edited_is_refused(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    path = only_file(store)
+    path.write_text(path.read_text().replace('"main_score": 0.5', '"main_score": 0.6'))
+    assert store.records() == []
+    ((_, why),) = store.rejected
+    assert why == "is not as it was written: it does not hash to its content_sha256"
+
+
+def test_mteb_reads_a_sealed_result_as_its_own(tmp_path):
+    from mteb.results import TaskResult
+
+    result = {"dataset_revision": "1", "task_name": "STS12", "mteb_version": "2.26.24", "evaluation_time": 1.0}
+    score = {"main_score": 0.5, "hf_subset": "default", "languages": ["eng-Latn"]}
+    Store(tmp_path).write(make(task="STS12"), {**result, "scores": {"test": [score]}})
+    (path,) = tmp_path.glob("mteb/*/*/STS12.json")
+    assert TaskResult.from_disk(path).get_score() == 0.5
 
 
 def test_bytes_that_are_no_text_and_folders_are_rejected_too(tmp_path):
@@ -111,7 +161,7 @@ def test_a_record_of_the_first_schema_is_refused_by_name_and_stands_in_nobodys_w
     store = Store(tmp_path)
     old = make()
     store.write(old, {})
-    held = json.loads(only_file(store).read_text())
+    held = json.loads(unsealed_text(only_file(store)))
     held["schema_version"] = 1
     del held["training"], held["overlap"], held["spec"]["weights_sha256"]
     only_file(store).rename(path := only_file(store).with_name(f"mean-{'0' * 16}.json"))
@@ -152,6 +202,17 @@ def test_a_record_that_would_be_refused_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tokens_and_passwords_are_never_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "the-users-own-token")
+    secrets = ["hf_" + "aB3" * 11, "https://me:pass@example.org/x", "the-users-own-token", "Bearer abcdefghij"]
+    for secret in secrets:
+        for change in ({"prompts": {"text": secret}}, {"task": secret}, {"processor": secret}, {"method": secret}):
+            with pytest.raises(InputError, match="access token or a password in record") as caught:
+                Store(tmp_path).write(make(**change), {})
+            assert "prompts" not in change or secret not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_second_file_of_a_cell_is_rejected(tmp_path):
     store = Store(tmp_path)
     store.write(make(), {})
@@ -175,6 +236,54 @@ def test_only_quarantine_moves_rejected_files_and_it_overwrites_nothing(tmp_path
     assert [place.read_text() for place in kept] == ["first", "second"]
     assert all(place.is_relative_to(tmp_path / "quarantine") for place in kept)
     assert (store.records(), store.rejected) == ([], [])
+
+
+def test_records_of_other_versions_and_second_files_are_left_where_they_are(tmp_path):
+    store = Store(tmp_path)
+    store.write(make(), {})
+    path = only_file(store)
+    path.with_name("z.json").write_text(path.read_text())
+    held = {**json.loads(unsealed_text(path)), "schema_version": 3}
+    path.with_name("newer.json").write_text(sealed_text(held))
+    assert store.records() == [make()]
+    assert len(store.rejected) == 2
+    assert store.quarantine() == store.damaged == []
+    assert len(list(path.parent.iterdir())) == 3
+
+
+def test_a_file_that_another_run_has_moved_away_is_no_error(tmp_path):
+    one, other = Store(tmp_path), Store(tmp_path)
+    one.write(make(), {})
+    only_file(one).write_text("{")
+    assert one.records() == other.records() == []
+    assert len(one.quarantine()) == 1
+    assert other.quarantine() == []
+
+
+@pytest.mark.parametrize("link", ["runs", "samples/a", "training/a.jsonl", "leaderboards/deep/er", "README.md"])
+def test_a_link_that_leads_out_is_refused_before_anything_is_written(tmp_path, link):
+    outside, out = tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    place = out / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(outside, target_is_directory=True)
+    with pytest.raises(InputError, match="is a link that leads out of"):
+        Store(out).require_writable()
+    with pytest.raises(InputError, match="is a link that leads out of"):
+        rebuild(Store(out))
+    assert list(outside.iterdir()) == []
+
+
+def test_links_that_stay_inside_and_links_of_the_users_own_are_no_matter(tmp_path):
+    out = tmp_path / "real"
+    (out / "elsewhere").mkdir(parents=True)
+    (out / "runs").symlink_to(out / "elsewhere")
+    (out / ".venv").symlink_to("/usr")
+    (tmp_path / "out").symlink_to(out)  # the folder itself may be a link: the user named it
+    store = Store(tmp_path / "out")
+    store.require_writable()
+    store.write(make(), {})
+    assert store.records() == [make()]
 
 
 def test_a_mended_file_is_no_longer_rejected(tmp_path):
@@ -278,9 +387,18 @@ def test_a_plain_name_is_its_own_slug():
 
 
 def test_hostile_names_stay_inside_the_folder(tmp_path):
-    out = tmp_path / "out"
-    for name in ["..", "a/../../../b", "con"]:
-        Store(out).write(make(method=name, task=name.replace("/", "|"), backbone={"name": name}), {})
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert sorted(path.name for path in out.iterdir()) == ["mteb", "runs"]
-    assert len(Store(out).records()) == 3
+    """Of methods, tasks, backbones, revisions and suites, in everything that a report writes too."""
+    out = tmp_path / "a" / "b" / "out"
+    hostile = ["..", "a/../../../b", "con", "..\\..\\x", "$(touch x)"]
+    for name in hostile:
+        record = make(method=name, task=name.replace("/", "|"), backbone={"name": name.replace("/", "|")})
+        Store(out).write(record, {})
+        Store(out).remember_suite(name, name, [name.replace("/", "|")])
+    boards, files = rebuild(Store(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["out"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "leaderboards", "locks", "mteb", "runs", "scores.csv", "suites",
+    ]  # fmt: skip
+    assert len(Store(out).records()) == len(boards) == len(hostile)
+    assert all(path.resolve().is_relative_to(out) for path in files)

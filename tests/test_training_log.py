@@ -1,5 +1,6 @@
 """The log of a training has one line of each update, in order, also after interruptions."""
 
+import errno
 import importlib.util
 import json
 import math
@@ -7,7 +8,7 @@ import math
 import pytest
 
 from fusebench.errors import InputError
-from fusebench.study.training_log import TrainingLog
+from fusebench.study.training_log import TrainingLog, require_log
 
 CONFIG = {"method": "mlp+info-nce", "seed": 1}
 
@@ -96,3 +97,45 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="write"):
         TrainingLog(tmp_path / "file" / "run", CONFIG)
+
+
+def test_a_full_disk_is_told_and_keeps_what_was_logged_before(tmp_path, monkeypatch):
+    def train_on_a_full_disk():
+        with TrainingLog(tmp_path / "run", CONFIG) as log:
+            log(update(1, 0.5))
+            monkeypatch.setattr(log, "_file", FullFile(log._file))
+            log(update(2, 0.5))
+
+    with pytest.raises(InputError, match=r"run\.jsonl: No space left .* free some space"):
+        train_on_a_full_disk()
+    assert lines(tmp_path / "run") == [{"config": CONFIG}, update(1, 0.5)]
+    write(tmp_path / "run", [update(2, 0.25)])
+    assert lines(tmp_path / "run") == [update(1, 0.5), {"config": CONFIG}, update(2, 0.25)]
+
+
+class FullFile:
+    """A file on a full disk: the buffer cannot be written, not even when it is closed."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, text):
+        pass
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    close = flush
+
+
+def test_a_log_with_a_half_last_line_is_one_and_garbage_is_none(tmp_path):
+    write(tmp_path / "run", [update(1, 0.5)])
+    path = tmp_path / "run.jsonl"
+    whole = path.read_bytes()
+    require_log(path)
+    path.write_bytes(whole[:-3])
+    require_log(path)
+    for garbage in (b"\xff\n" + whole, b"[1]\n" + whole, whole[7:], whole.replace(b"0.5", b"0.5,")):
+        path.write_bytes(garbage)
+        with pytest.raises(ValueError, match=r"line|decode|Expecting|Extra|JSON"):
+            require_log(path)

@@ -6,6 +6,7 @@ import pytest
 
 from fusebench.errors import InputError
 from fusebench.study import verify
+from fusebench.study.record_file import read_record
 from tests.tiny_gate import bench, make_world, places
 
 LAYERED = ("mean(layer=1)", "last-k-sum(k=2)+whiten(k=4)", "scalar-mix+batch-softmax")
@@ -70,9 +71,8 @@ def test_prompts_reach_both_ways(world, tmp_path, capsys):
 
 
 def test_a_record_with_another_score_is_found_out(world, records, tmp_path, capsys):
-    text = records["mean", "TinySTS"].read_text()
-    score = next(line for line in text.splitlines() if '"main_score"' in line)
-    (tmp_path / "r.json").write_text(text.replace(score, ' "main_score": 0.5,'))
+    record = read_record(records["mean", "TinySTS"]).model_copy(update={"main_score": 0.5})
+    (tmp_path / "r.json").write_text(record.model_dump_json())
     assert verify.show(flags(world, tmp_path / "r.json")) == 1
     assert capsys.readouterr().out.count("DIFFERS") == 2
 

@@ -1,0 +1,245 @@
+"""Runs of the command line in forks of this process, killed at a point, and what the same command makes of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fusebench.benchmarks.sample_files import read_samples
+from fusebench.benchmarks.store import Store
+from fusebench.methods.training import TrainingLoop
+from fusebench.run_bench import main
+from fusebench.study import train
+from tests.tiny_gate import make_world
+
+METHODS = "mean,cls,mean+whiten(k=4),scalar-mix+batch-softmax,mlp+batch-softmax"
+STEPS = 8
+TOLERANCE = 1e-6  # of a score whose texts shared a batch with others
+# What Python tells its audit hooks of that changes a folder; each is told before it happens.
+_OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.truncate"}
+
+
+def world_in(root: Path) -> Path:
+    """A tiny backbone, two tiny tasks and training rows."""
+    (root / "data").mkdir(parents=True)
+    return make_world(root)
+
+
+def command(world: Path, out: Path, *more: str) -> list[str]:
+    """A run of training-free, fitted and trained methods."""
+    asked = ["--methods", METHODS, "--tasks", "TinySTS,TinySearch", "--seeds", "0,1", "--out", str(out)]
+    asked += ["--backbone", str(world / "models" / "tiny-bert"), "--data-dir", str(world / "data")]
+    asked += ["--fit", str(world / "fit.txt"), "--train", "rows.jsonl", "--steps", str(STEPS), "--batch-size", "8"]
+    return [*asked, "--device", "cpu", "--batch-tokens", "64", *more]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: exit code (negative: the signal), what it said, and after how many file operations."""
+
+    code: int
+    said: str
+    operations: int
+    seconds: float
+
+
+def start(arguments: list[str], folder: Path, out: Path, *, kill_at: int | None = None) -> int:
+    """Starts the command line in a fork that writes what it says and does into `folder`; its process id.
+
+    Checkpoints are written after every update.
+
+    Args:
+        kill_at: the file operation below `out`, by number, before which the fork kills itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        code = _as_told(arguments, folder, out, kill_at)
+    finally:
+        os._exit(code)  # whatever happens, the fork is not to go on as the tests
+
+
+def _as_told(arguments: list[str], folder: Path, out: Path, kill_at: int | None) -> int:
+    with (folder / "said.txt").open("w", buffering=1) as said, (folder / "did.txt").open("w", buffering=1) as did:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        sys.stdout = sys.stderr = said  # those of a test are not the descriptors
+        _count_operations(str(out), did, kill_at)
+        train.TrainingLoop = functools.partial(TrainingLoop, checkpoint_seconds=0.0)  # type: ignore[misc]
+        try:
+            return main(arguments)
+        except BaseException:
+            traceback.print_exc()
+            return 70
+
+
+def _count_operations(below: str, did, kill_at: int | None) -> None:
+    count = 0
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal count
+        if event not in _OPERATIONS or not str(arguments[0]).startswith(below):
+            return
+        if event == "open" and not _changes(arguments):
+            return
+        count += 1
+        did.write(f"{event} {Path(str(arguments[0])).relative_to(below)}\n")
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _changes(arguments: tuple) -> bool:
+    flags = arguments[2] if len(arguments) > 2 else 0
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY))
+
+
+def end(child: int, folder: Path, started: float, *, kill_after: float | None = None) -> Ended:
+    """Waits for a fork, or kills it after so many seconds."""
+    if kill_after is not None:
+        time.sleep(max(0.0, started + kill_after - time.monotonic()))
+        os.kill(child, signal.SIGKILL)  # of a fork that has ended and was not waited for it is no error
+    _, status = os.waitpid(child, 0)
+    said, did = (folder / "said.txt", folder / "did.txt")
+    return Ended(
+        os.waitstatus_to_exitcode(status),
+        said.read_text() if said.exists() else "",
+        len(did.read_text().splitlines()) if did.exists() else 0,
+        time.monotonic() - started,
+    )
+
+
+def run(arguments: list[str], folder: Path, out: Path, **kill: float | None) -> Ended:
+    """Runs the command line in a fork; `kill` is `kill_at` of `start` or `kill_after` of `end`."""
+    started = time.monotonic()
+    child = start(arguments, folder, out, kill_at=kill.get("kill_at"))  # type: ignore[arg-type]
+    return end(child, folder, started, kill_after=kill.get("kill_after"))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All of a results folder that must not depend on whether a run was killed."""
+
+    records: dict
+    numbers: dict  # scores and samples: arrays by cell
+    weights: dict
+    logs: dict
+
+
+def kept(out: Path) -> Kept:
+    """What lies in a results folder, less times and places.
+
+    Raises:
+        AssertionError: a file there is damaged.
+    """
+    store = Store(out)
+    records = store.records()
+    assert store.rejected == [], store.rejected
+    held, numbers = {}, {}
+    for record in records:
+        measured = {"cost", "environment", "training", "scores", "main_score"}
+        rest = record.model_dump(mode="json", exclude=measured)
+        training = record.training and record.training.model_dump(mode="json", exclude={"seconds"})
+        parts = read_samples(out, record).parts
+        held[record.spec_id] = {**rest, "training": training, "items": [part.items.tolist() for part in parts]}
+        scores = [record.main_score, *(score.value for score in record.scores)]
+        numbers[record.spec_id] = np.concatenate([scores, *(part.values for part in parts)])
+    weights = {path.parent.name: path.read_bytes() for path in out.glob("trained/*/weights.safetensors")}
+    logs = {path.name: _events(path) for path in sorted(out.glob("training/*.jsonl"))}
+    return Kept(held, numbers, weights, logs)
+
+
+def _events(path: Path) -> list[dict]:
+    return [event for line in path.read_text().splitlines() if "config" not in (event := json.loads(line))]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A kill and what came of it; `lost` is empty if nothing was."""
+
+    kind: str  # "operation" or "time"
+    at: float  # number of the operation, or seconds
+    before: str  # the operation that was about to happen, or the last one that had
+    records: int  # on disk after the kill
+    checkpoint: bool  # a training was under way
+    difference: float  # the largest of a score or sample from the uninterrupted run
+    lost: str
+
+
+def survey(world: Path, expected: Kept, folder: Path, **kill: float | None) -> Point:
+    """Kills a run, runs the same command again and compares with an uninterrupted run.
+
+    The folder is deleted again.
+    """
+    out = folder / "out"
+    ((kind, at),) = kill.items()
+    killed = run(command(world, out), folder / "first", out, **kill)
+    did = (folder / "first" / "did.txt").read_text().splitlines()
+    finished = {path: path.read_bytes() for path in out.glob("runs/*/*/*.json")}
+    under_way = bool(list(out.glob("checkpoints/*.safetensors")))
+    again = run(command(world, out), folder / "second", out)
+    losses, difference = _losses(killed, again, finished, out, expected)
+    point = Point(
+        kind={"kill_at": "operation", "kill_after": "time"}[kind],
+        at=float(at or 0),
+        before=did[-1] if did else "nothing yet",
+        records=len(finished),
+        checkpoint=under_way,
+        difference=difference,
+        lost="; ".join(losses),
+    )
+    shutil.rmtree(folder)
+    return point
+
+
+def _losses(
+    killed: Ended, again: Ended, finished: dict[Path, bytes], out: Path, expected: Kept
+) -> tuple[list[str], float]:
+    if killed.code not in (-signal.SIGKILL, 0):
+        return [f"the run failed before it was killed: {killed.said[-300:]}"], math.nan
+    if again.code != 0:
+        return [f"the same command ended with {again.code}: {again.said[-300:]}"], math.nan
+    lost = []
+    if "to quarantine" in again.said:
+        lost.append("a half-written file was there")
+    if any(path.read_bytes() != content for path, content in finished.items()):
+        lost.append("a finished record was computed again")
+    if list(out.glob("checkpoints/*.safetensors")):
+        lost.append("a checkpoint was left over")
+    found = kept(out)
+    lost += [
+        f"other {name}" for name in ("records", "weights", "logs") if getattr(found, name) != getattr(expected, name)
+    ]
+    if "other records" in lost:
+        return lost, math.nan
+    difference = max(float(np.abs(found.numbers[cell] - held).max()) for cell, held in expected.numbers.items())
+    if difference > TOLERANCE:
+        lost.append("other scores")
+    return lost, difference
+
+
+def points(seed: int, count: int, whole: Ended) -> list[dict[str, float]]:
+    """Seeded kill points, by turns at a file operation and at a time of an uninterrupted run."""
+    draw = random.Random(seed)
+    return [
+        {"kill_at": draw.randrange(1, whole.operations + 1)}
+        if number % 2 == 0
+        else {"kill_after": draw.uniform(0, whole.seconds)}
+        for number in range(count)
+    ]
