@@ -16,12 +16,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the harness is that of the tests
-
-import mteb  # noqa: E402, F401  # once, for all forks
 
 from fusebench.benchmarks.atomic import atomic_write  # noqa: E402
 from tests.killed_runs import Point, command, kept, points, run, survey, world_in  # noqa: E402
@@ -63,7 +59,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "faults")
     flags = parser.parse_args()
-    torch.set_num_threads(1)  # forks share no threads with this process
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         world = world_in(folder / "world")

@@ -1,10 +1,11 @@
-"""Runs of the command line in forks of this process, killed at a point, and what the same command makes of it."""
+"""Runs of the command line in processes of their own, killed at a point, and what the same command makes of it."""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
+import multiprocessing
 import os
 import random
 import shutil
@@ -13,9 +14,11 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fusebench.benchmarks.sample_files import read_samples
 from fusebench.benchmarks.store import Store
@@ -23,6 +26,11 @@ from fusebench.methods.training import TrainingLoop
 from fusebench.run_bench import main
 from fusebench.study import train
 from tests.tiny_gate import make_world
+
+# Forks of a server that has imported everything and computed nothing: threads of this process, such as torch's, would
+# be missing in a fork of it, which would wait for them for ever.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["mteb", "tests.killed_runs"])
 
 METHODS = "mean,cls,mean+whiten(k=4),scalar-mix+batch-softmax,mlp+batch-softmax"
 STEPS = 8
@@ -55,37 +63,34 @@ class Ended:
     seconds: float
 
 
-def start(arguments: list[str], folder: Path, out: Path, *, kill_at: int | None = None) -> int:
-    """Starts the command line in a fork that writes what it says and does into `folder`; its process id.
+def start(arguments: list[str], folder: Path, out: Path, *, kill_at: int | None = None) -> BaseProcess:
+    """Starts the command line in a process that writes what it says and does into `folder`.
 
     Checkpoints are written after every update.
 
     Args:
-        kill_at: the file operation below `out`, by number, before which the fork kills itself.
+        kill_at: the file operation below `out`, by number, before which the process kills itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        code = _as_told(arguments, folder, out, kill_at)
-    finally:
-        os._exit(code)  # whatever happens, the fork is not to go on as the tests
+    child = SERVER.Process(target=_as_told, args=(arguments, folder, out, kill_at))
+    child.start()
+    return child
 
 
-def _as_told(arguments: list[str], folder: Path, out: Path, kill_at: int | None) -> int:
+def _as_told(arguments: list[str], folder: Path, out: Path, kill_at: int | None) -> None:
+    torch.set_num_threads(1)
     with (folder / "said.txt").open("w", buffering=1) as said, (folder / "did.txt").open("w", buffering=1) as did:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
         sys.stdout = sys.stderr = said  # those of a test are not the descriptors
         _count_operations(str(out), did, kill_at)
         train.TrainingLoop = functools.partial(TrainingLoop, checkpoint_seconds=0.0)  # type: ignore[misc]
+        code = 70
         try:
-            return main(arguments)
+            code = main(arguments)
         except BaseException:
             traceback.print_exc()
-            return 70
+        os._exit(code)
 
 
 def _count_operations(below: str, did, kill_at: int | None) -> None:
@@ -110,15 +115,16 @@ def _changes(arguments: tuple) -> bool:
     return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_DIRECTORY))
 
 
-def end(child: int, folder: Path, started: float, *, kill_after: float | None = None) -> Ended:
-    """Waits for a fork, or kills it after so many seconds."""
+def end(child: BaseProcess, folder: Path, started: float, *, kill_after: float | None = None) -> Ended:
+    """Waits for a process, or kills it after so many seconds."""
     if kill_after is not None:
         time.sleep(max(0.0, started + kill_after - time.monotonic()))
-        os.kill(child, signal.SIGKILL)  # of a fork that has ended and was not waited for it is no error
-    _, status = os.waitpid(child, 0)
+        child.kill()
+    child.join()
+    assert child.exitcode is not None
     said, did = (folder / "said.txt", folder / "did.txt")
     return Ended(
-        os.waitstatus_to_exitcode(status),
+        child.exitcode,
         said.read_text() if said.exists() else "",
         len(did.read_text().splitlines()) if did.exists() else 0,
         time.monotonic() - started,
@@ -126,7 +132,7 @@ def end(child: int, folder: Path, started: float, *, kill_after: float | None = 
 
 
 def run(arguments: list[str], folder: Path, out: Path, **kill: float | None) -> Ended:
-    """Runs the command line in a fork; `kill` is `kill_at` of `start` or `kill_after` of `end`."""
+    """Runs the command line in a process of its own; `kill` is `kill_at` of `start` or `kill_after` of `end`."""
     started = time.monotonic()
     child = start(arguments, folder, out, kill_at=kill.get("kill_at"))  # type: ignore[arg-type]
     return end(child, folder, started, kill_after=kill.get("kill_after"))

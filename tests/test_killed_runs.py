@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-import torch
 
 from fusebench.benchmarks.store import Store
 from tests.killed_runs import Point, command, end, kept, points, run, start, survey, world_in
@@ -14,16 +13,11 @@ from tests.killed_runs import Point, command, end, kept, points, run, start, sur
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """The tiny world, what an uninterrupted run in it leaves, and how it ended."""
-    import mteb  # noqa: F401  # once, for all forks
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # forks share no threads with this process
     root = tmp_path_factory.mktemp("killed")
     made = world_in(root / "world")
     whole = run(command(made, root / "whole"), root / "said", root / "whole")
     assert whole.code == 0, whole.said
-    yield made, kept(root / "whole"), whole
-    torch.set_num_threads(before)
+    return made, kept(root / "whole"), whole
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -38,8 +32,8 @@ def test_nothing_is_lost_wherever_a_run_is_killed(number, world, tmp_path):
 def test_runs_of_one_command_at_once_share_the_work_and_spoil_nothing(world, tmp_path):
     made, expected, _ = world
     out, started = tmp_path / "out", time.monotonic()
-    forks = {number: start(command(made, out), tmp_path / str(number), out) for number in range(2)}
-    ended = [end(child, tmp_path / str(number), started) for number, child in forks.items()]
+    processes = {number: start(command(made, out), tmp_path / str(number), out) for number in range(2)}
+    ended = [end(child, tmp_path / str(number), started) for number, child in processes.items()]
     assert [one.code for one in ended] == [0, 0], [one.said for one in ended]
     assert any("another run is training" in one.said for one in ended)
     assert sum("4 trainings" in one.said for one in ended) == 1
