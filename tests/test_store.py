@@ -398,7 +398,7 @@ def test_hostile_names_stay_inside_the_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["out"]
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", "leaderboards", "locks", "mteb", "runs", "scores.csv", "suites",
+        "README.md", "leaderboards", "locks", "mteb", "runs", "scores.csv", "scores.parquet", "suites",
     ]  # fmt: skip
     assert len(Store(out).records()) == len(boards) == len(hostile)
     assert all(path.resolve().is_relative_to(out) for path in files)
