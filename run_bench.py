@@ -137,9 +137,11 @@ def main(arguments: list[str] | None = None) -> int:
         from fusebench.benchmarks.atomic import DISK_REFUSES, disk_error
         from fusebench.benchmarks.redaction import redacted
         from fusebench.errors import InputError
+        from fusebench.study.freed_memory import keep_freed_memory
     except ModuleNotFoundError:
         print(INSTALL, file=sys.stderr)
         return 2
+    keep_freed_memory()
     # Tokenizers warn about forks that mteb's data loaders never make.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     command = COMMANDS.get(arguments[0]) if arguments else None

@@ -16,6 +16,7 @@ from fusebench.methods.attention_maps import run_with_maps
 from fusebench.methods.backbone_loading import load_config_and_tokenizer, load_model
 from fusebench.methods.backbone_source import Source
 from fusebench.methods.dropout_noise import dropout_noise, has_dropout
+from fusebench.methods.onednn_linear import use_onednn
 from fusebench.methods.states import LayerStates, Needs, StateShape
 from fusebench.methods.tokenization import LimitedTokenizer, Tokenized, length_limit, position_tables
 
@@ -52,7 +53,8 @@ class Backbone:
         self.dtype = dtype
         self.remote_code = remote_code
         config, self.tokenizer = load_config_and_tokenizer(source, remote_code)
-        self.model = load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
+        model = load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
+        self.model = use_onednn(model)
         self.model.requires_grad_(False)
         self.config = self.model.config  # the model reads its own copy, so ours must be that one
         self.limit = length_limit(source, self.tokenizer, self.model, max_length)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from fusebench.errors import InputError
+from fusebench.methods.onednn_linear import use_onednn
 from fusebench.methods.parts import Fusion, Guide, Objective, Sampler, Transform
 from fusebench.methods.registry import Kind, card
 from fusebench.methods.spelling import Part, read_part, split, write_value
@@ -115,6 +116,7 @@ class Method:
             InputError: if a hyper-parameter does not fit the shape.
         """
         fusion: Fusion = self.fusion.card.part(shape, **dict(self.fusion.params))
+        use_onednn(fusion)
         return fusion.eval()
 
     def build_objectives(self) -> list[Objective]:

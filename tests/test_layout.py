@@ -67,11 +67,12 @@ SOURCES = files("*.py", "methods/*.py", "benchmarks/*.py", "study/*.py", "testin
 PARTS = [path.stem for path in METHODS if registers(path)]
 FOUNDATION = {
     "functional": set(),
+    "onednn_linear": set(),
     "states": {"functional"},
     "parts": {"functional", "states"},
     "registry": {"functional", "states", "parts"},
     "spelling": {"functional", "states", "parts", "registry"},
-    "grammar": {"functional", "states", "parts", "registry", "spelling"},
+    "grammar": {"functional", "onednn_linear", "states", "parts", "registry", "spelling"},
 }
 # What a part file may know besides: a file of its own that registers nothing.
 BUILT_ON = {"samplers": {"shuffling"}, "hire": {"bidirectional_gru"}}
