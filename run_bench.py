@@ -116,6 +116,15 @@ def _doctor(arguments: list[str]) -> int:
     return commands.doctor(flags)
 
 
+def _completion(arguments: list[str]) -> int:
+    from fusebench.study.flags import completion_parser
+
+    flags = completion_parser().parse_args(arguments)
+    from fusebench.study import completion
+
+    return completion.show(flags)
+
+
 COMMANDS = {
     "run": _run,
     "list": _list,
@@ -127,6 +136,7 @@ COMMANDS = {
     "diagnose": _diagnose,
     "export": _export,
     "doctor": _doctor,
+    "completion": _completion,
 }
 
 

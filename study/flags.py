@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import NoReturn
+
+from fusebench.study.parser import Parser
+from fusebench.study.trackers import TRACKERS
 
 EXAMPLES = """\
 examples:
@@ -23,15 +24,6 @@ examples:
 
 exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 130 interrupted
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Prints what is wrong and exits with 2."""
-        print(f"error: {message}; {self.prog} --help lists the options.", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def _backbone_flags(parser: argparse._ActionsContainer) -> None:
@@ -166,7 +158,7 @@ def _training_flags(parser: argparse._ActionsContainer) -> None:
         "--track",
         action="append",
         default=[],
-        choices=("tensorboard", "wandb", "trackio"),
+        choices=tuple(TRACKERS),
         help="send the training log there too",
     )
 
@@ -398,4 +390,16 @@ def doctor_parser() -> Parser:
         description="Shows where hidden_states[k] differs from the backbone cut to k blocks, and what is recorded.",
     )
     _backbone_flags(parser)
+    return parser
+
+
+def completion_parser() -> Parser:
+    """Of `run_bench.py completion`."""
+    parser = Parser(
+        prog="run_bench.py completion",
+        description="What a shell reads to complete fusebench: commands, flags, files, names of methods and tasks.",
+        epilog='bash: eval "$(fusebench completion bash)" in ~/.bashrc; zsh: fusebench completion zsh > _fusebench '
+        "in a folder of $fpath",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh"))
     return parser

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
@@ -16,7 +16,8 @@ from fusebench.errors import InputError
 from fusebench.methods.registry import load_plugins
 from fusebench.study.boards import rebuild
 from fusebench.study.commands import options_of
-from fusebench.study.flags import Parser, run_parser
+from fusebench.study.flags import run_parser
+from fusebench.study.parser import Parser
 from fusebench.study.plan import make_plan
 from fusebench.study.run import run
 
@@ -25,7 +26,7 @@ _TERMINAL = ("dry_run", "verbose")  # flags that only say what a terminal shows
 
 def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> pd.DataFrame:
     """See `fusebench.run`."""
-    flags = run_parser(_RaisingParser).parse_args(_arguments({"methods": methods, **options}))
+    flags = _flags({"methods": methods, **options})
     load_plugins(flags.plugin)
     asked = options_of(flags)
     store = Store(asked.out)
@@ -47,18 +48,11 @@ class _RaisingParser(Parser):
         raise InputError(f"fusebench.run: {message}.")
 
 
-def _arguments(options: dict[str, Any]) -> list[str]:
-    """The command line that says the same: `data_dir="x", seeds=[0, 1], rerun=True`."""
-    arguments = []
-    for name, value in options.items():
-        if name in _TERMINAL:
+def _flags(options: dict[str, Any]) -> argparse.Namespace:
+    """What the command line would make of them: `data_dir="x", seeds=[0, 1], rerun=True`."""
+    for name in _TERMINAL:
+        if name in options:
             raise InputError(f"fusebench.run: {name} says what a terminal shows, and here is none; leave it out.")
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            arguments += [flag] * value
-        elif name == "seeds" and not isinstance(value, str | int):
-            arguments.append(f"{flag}={','.join(map(str, value))}")
-        elif value is not None:
-            several = [value] if isinstance(value, str | int | float | Path) else value
-            arguments += [f"{flag}={one}" for one in several]
-    return arguments
+    parser = run_parser(_RaisingParser)
+    named = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    return parser.parse_args(parser.arguments(named))

@@ -13,8 +13,7 @@ from typing import Any
 
 from fusebench.benchmarks.atomic import atomic_write, disk_error
 from fusebench.errors import InputError
-
-TRACKERS = ("tensorboard", "wandb", "trackio")
+from fusebench.study.trackers import start_tracker
 
 
 class TrainingLog:
@@ -26,7 +25,7 @@ class TrainingLog:
     Args:
         path: without suffix; its name is the name of the tracked run.
         config: what is trained, for the first line and the trackers.
-        trackers: of `TRACKERS`.
+        trackers: where it is sent too; see `start_tracker`.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], trackers: Sequence[str] = ()) -> None:
@@ -38,14 +37,14 @@ class TrainingLog:
         except OSError as error:
             raise disk_error("write", self.path, error) from error
         self._write({"config": dict(config)})
-        self._trackers = [_tracker(kind, path, config) for kind in trackers]
+        self._trackers = [start_tracker(kind, path, config) for kind in trackers]
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Appends one event; numbers that are not finite become null."""
         self._write(event)
         numbers = {k: v for k, v in event.items() if isinstance(v, int | float) and k != "update"}
         for tracker in self._trackers:
-            tracker.log(numbers, step=event.get("update"))
+            tracker.log(numbers, event["update"])
 
     def _write(self, event: Mapping[str, Any]) -> None:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in event.items()}
@@ -101,25 +100,3 @@ def _drop_half_line(path: Path) -> None:
     """Cuts off what an interrupted process wrote behind the last whole line."""
     if path.exists():
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-
-
-def _tracker(kind: str, path: Path, config: Mapping[str, Any]) -> Any:
-    """accelerate's adapter to a tracker.
-
-    Raises:
-        InputError: if the tracker's package is not installed.
-    """
-    from accelerate import tracking
-
-    try:
-        if kind == "tensorboard":
-            made: Any = tracking.TensorBoardTracker(path.name, logging_dir=path.parent)
-        elif kind == "wandb":
-            made = tracking.WandBTracker("fusebench", name=path.name, dir=str(path.parent))
-        else:
-            made = tracking.TrackioTracker("fusebench", name=path.name)
-        made.start()
-        made.store_init_configuration(json.loads(json.dumps(config)))
-    except ImportError as error:
-        raise InputError(f"--track {kind}: its package is not installed; python -m pip install {kind}.") from error
-    return made

@@ -13,7 +13,9 @@ import yaml
 from fusebench.study.flags import gate_parser, run_parser
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TABLES = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TABLES["project"]
+WORKFLOWS = ROOT / ".github" / "workflows"
 GATE = ROOT / "examples" / "github-actions-gate.yml"
 
 
@@ -31,7 +33,7 @@ def test_the_citation_and_the_changelog_are_of_this_version():
 
 
 def test_ci_runs_the_tests_of_the_readme_on_every_python_from_the_oldest_supported():
-    job, run = steps(ROOT / ".github" / "workflows" / "ci.yml")
+    job, run = steps(WORKFLOWS / "ci.yml")
     assert run == ["bash .ci/run"]
     assert "grep" in (ROOT / ".ci" / "run").read_text()
     versions = job["strategy"]["matrix"]["python-version"]
@@ -60,3 +62,49 @@ def test_the_commands_of_the_example_are_ones_that_there_are(command):
         assert flags.update or (flags.junit, flags.markdown) == (Path("gate.xml"), Path("gate.md"))
     else:
         assert run_parser().parse_args([first, *rest]).methods == [["mean,my-fusion"]]
+
+
+def test_both_ends_of_the_versions_are_tried_on_the_pythons_of_ci():
+    job, run = steps(WORKFLOWS / "versions.yml")
+    assert job["strategy"]["matrix"]["end"] == ["oldest", "newest"]
+    assert (
+        job["strategy"]["matrix"]["python-version"]
+        == steps(WORKFLOWS / "ci.yml")[0]["strategy"]["matrix"]["python-version"]
+    )
+    assert any(f"scripts/{script.name} " in " ".join(run) for script in (ROOT / "scripts").glob("version_matrix.py"))
+
+
+def test_the_wheel_and_the_image_are_tried_with_commands_that_there_are():
+    jobs = yaml.safe_load((WORKFLOWS / "package.yml").read_text())["jobs"]
+    lines = [line for job in jobs.values() for step in job["steps"] for line in step.get("run", "").splitlines()]
+    lines += re.findall(r"^#   (docker run .*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    tried = [re.search(r"fusebench(?::cuda)? (--methods.*)", line) for line in lines]
+    asked = [run_parser().parse_args(shlex.split(found[1])).methods for found in tried if found]
+    assert asked == [[["mean"]], [["mean"]], [["mean,cls"]], [[]]]
+
+
+def test_the_image_is_built_of_what_the_wheel_is_made_of_and_of_nothing_else():
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    packages = {name.partition(".")[2] for name in TABLES["tool"]["setuptools"]["packages"]} - {""}
+    described = {
+        PROJECT["readme"],
+        *PROJECT["license-files"],
+        "pyproject.toml",
+        "constraints.txt",
+        "*.py",
+        "py.typed",
+    }
+    assert let_in == packages | described
+
+
+def test_every_extra_can_be_installed_with_the_versions_that_were_tested():
+    """A pin for each package that an extra names, and within its range."""
+    from packaging.requirements import Requirement
+
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:])
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    needs = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
+    for need in map(Requirement, needs):
+        assert need.specifier.contains(pins[need.name.lower()], prereleases=True), need

@@ -66,7 +66,7 @@ def test_a_failed_cell_is_a_warning_and_the_others_are_returned(world, tmp_path,
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"taks": ["STS12"]}, "unrecognized arguments: --taks=STS12"),
+        ({"taks": ["STS12"]}, "there is no flag 'taks' .did you mean 'tasks'"),
         ({"limit": "many"}, "invalid int value: 'many'"),
         ({"dry_run": True}, "dry_run says what a terminal shows"),
         ({"backbone": "./nowhere"}, "there is no such folder"),

@@ -1,7 +1,6 @@
 """The log of a training has one line of each update, in order, also after interruptions."""
 
 import errno
-import importlib.util
 import json
 import math
 
@@ -83,14 +82,6 @@ def test_an_interrupted_training_keeps_what_was_logged(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "run", events())
     assert lines(tmp_path / "run")[-1] == update(1, 0.5)
-
-
-@pytest.mark.parametrize("kind", ["tensorboard", "wandb", "trackio"])
-def test_a_tracker_that_is_not_installed_is_named_with_what_to_do(kind, tmp_path):
-    if importlib.util.find_spec(kind) or (kind == "tensorboard" and importlib.util.find_spec("tensorboardX")):
-        pytest.skip(f"{kind} is installed here")
-    with pytest.raises(InputError, match=f"--track {kind}: .* python -m pip install {kind}"):
-        TrainingLog(tmp_path / "run", CONFIG, [kind])
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
