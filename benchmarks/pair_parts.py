@@ -36,22 +36,22 @@ def aggregated(
     Raises:
         ValueError: a part has no correlation, because its scores or cosines are constant.
     """
-    from scipy.stats import spearmanr
-
     if how == "all":
-        return _finite(float(spearmanr(gold, similarity)[0]), "all pairs")
+        return _spearman(gold, similarity, "all pairs")
     rows: dict[str, list[int]] = defaultdict(list)
     for row, part in enumerate(parts):
         rows[part].append(row)
-    found = {part: _finite(float(spearmanr(gold[own], similarity[own])[0]), part) for part, own in rows.items()}
-    weights = [len(rows[part]) for part in found] if how == "wmean" else None
-    return float(np.average(list(found.values()), weights=weights))
+    found = [_spearman(gold[own], similarity[own], part) for part, own in rows.items()]
+    weights = [len(own) for own in rows.values()] if how == "wmean" else None
+    return float(np.average(found, weights=weights))
 
 
-def _finite(correlation: float, where: str) -> float:
-    if not np.isfinite(correlation):
+def _spearman(gold: Float[np.ndarray, " pairs"], similarity: Num[np.ndarray, " pairs"], where: str) -> float:
+    from scipy.stats import spearmanr
+
+    if np.ptp(gold) == 0 or np.ptp(similarity) == 0:
         raise ValueError(f"{where}: constant scores or cosines have no correlation")
-    return correlation
+    return float(spearmanr(gold, similarity)[0])
 
 
 def sub_corpora(loaded: LoadedTask, data_dir: Path | None) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ Runs the pooling that each model's folder states (`native`) on the tasks whose s
 holds; finished cells in --out (default: results) are kept. scripts/mpnet_from_parts.py makes the folder for --mpnet.
 Without it, and of tasks that --tasks leaves out, the table shows what --out holds. On one core an STS task takes a
 minute or less with MiniLM and eight times that with mpnet, the retrieval tasks much longer.
-Writes results/protocols/published.md.
+Writes results/protocols/published.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fusebench.benchmarks.atomic import atomic_write
@@ -58,12 +59,14 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one task."""
+    """One model on one task, and which record says so, by which commit of this project."""
 
     model: str
     task: str
     published: float
-    ours: float | None
+    ours: float | None = None
+    spec_id: str | None = None
+    commit: str | None = None
 
     @property
     def gap(self) -> str:
@@ -93,13 +96,13 @@ def rows(store: Store) -> list[Row]:
     """A row for every published score; the newest of several records counts."""
     records = sorted(store.records(), key=lambda record: record.environment.created)
     found = {
-        (model, record.spec.task.name): 100 * record.main_score
+        (model, record.spec.task.name): (100 * record.main_score, record.spec_id, record.environment.git_commit)
         for model in PUBLISHED
         for record in records
         if is_native(record, model)
     }
     return [
-        Row(model, task, published, found.get((model, task)))
+        Row(model, task, published, *found.get((model, task), ()))
         for model, scores in PUBLISHED.items()
         for task, published in scores.items()
     ]
@@ -145,7 +148,11 @@ def main() -> None:
             code = run_bench([*wanted, "--data-dir", str(flags.data_dir), "--out", str(flags.out), "--no-test"])
             if code:
                 raise SystemExit(code)
-    atomic_write(Path("results/protocols/published.md"), page(rows(Store(flags.out))))
+    table = rows(Store(flags.out))
+    atomic_write(
+        Path("results/protocols/published.json"), json.dumps([asdict(row) for row in table], indent=1) + "\n"
+    )
+    atomic_write(Path("results/protocols/published.md"), page(table))
 
 
 if __name__ == "__main__":
