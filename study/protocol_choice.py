@@ -10,28 +10,11 @@ from fusebench.errors import InputError
 from fusebench.study.protocol_card import Protocol
 from fusebench.study.protocols import protocol
 
-# Flags that change what is computed; a protocol that says nothing of them takes their defaults.
+# Flags that change what is computed; where a card says nothing of one, its default is the protocol's.
 _CHANGING = (
-    "max_length",
-    "prompt",
-    "query_prompt",
-    "document_prompt",
-    "allow_empty_texts",
-    "regime",
-    "epochs",
-    "steps",
-)
-_TRAINING = (
-    "train",
-    "limit_train",
-    "batch_size",
-    "lr",
-    "lr_new",
-    "dev",
-    "dev_every",
-    "trials",
-    "accumulate",
-    "precision",
+    *("max_length", "dtype", "prompt", "query_prompt", "document_prompt", "allow_empty_texts"),
+    *("regime", "train", "limit_train", "epochs", "steps", "batch_size", "accumulate", "precision"),
+    *("lr", "lr_new", "dev", "dev_every", "trials"),
 )
 
 
@@ -66,9 +49,7 @@ def with_protocol(flags: argparse.Namespace, given: Mapping[str, object]) -> arg
     settled = {**vars(flags), "tasks": [list(card.tasks)], **_unless_given(card, given)}
     if "methods" not in given:
         settled["methods"] = [list(card.methods)]
-    changes = tuple(
-        _change(card, name, given[name]) for name in (*_CHANGING, *_TRAINING) if _differs(card, name, given)
-    )
+    changes = tuple(_change(card, name, given[name]) for name in _CHANGING if _differs(card, name, given))
     return argparse.Namespace(**{**settled, "protocol": ChosenProtocol(card, changes)})
 
 
