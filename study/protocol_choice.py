@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fusebench.errors import InputError
+from fusebench.study.flags import run_parser
 from fusebench.study.protocol_card import Protocol
 from fusebench.study.protocols import protocol
 
@@ -59,7 +60,7 @@ def _unless_given(card: Protocol, given: Mapping[str, object]) -> dict[str, obje
 
 
 def _differs(card: Protocol, name: str, given: Mapping[str, object]) -> bool:
-    return name in given and given[name] != card.settings.get(name)
+    return name in given and given[name] != card.settings.get(name, run_parser().get_default(name))
 
 
 def _change(card: Protocol, name: str, value: object) -> str:

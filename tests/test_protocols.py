@@ -71,7 +71,8 @@ def test_what_the_user_changes_is_kept_and_told():
     flags = settled("--protocol", "layerattpooler", "--steps", "100", "--batch-size", "64", "--methods", "mean,cls")
     assert (flags.epochs, flags.steps, flags.batch_size, flags.methods) == (None, 100, 64, [["mean,cls"]])
     assert flags.protocol.changes == ("--steps 100 instead of 3 epochs", "--batch-size 64 instead of 256")
-    assert settled("--protocol", "ilse", "--batch-size", "64").protocol.changes == ()
+    assert settled("--protocol", "ilse", "--batch-size", "64", "--dtype", "float32").protocol.changes == ()
+    assert settled("--protocol", "ilse", "--dtype", "bfloat16").protocol.changes == ("--dtype bfloat16",)
 
 
 @pytest.mark.parametrize(
