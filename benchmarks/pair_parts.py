@@ -34,7 +34,7 @@ def aggregated(
             weighted by the number of pairs.
 
     Raises:
-        ValueError: a part has no correlation, because its scores or cosines are constant.
+        InputError: a part has no correlation, because its scores or cosines are constant.
     """
     if how == "all":
         return _spearman(gold, similarity, "all pairs")
@@ -50,7 +50,9 @@ def _spearman(gold: Float[np.ndarray, " pairs"], similarity: Num[np.ndarray, " p
     from scipy.stats import spearmanr
 
     if np.ptp(gold) == 0 or np.ptp(similarity) == 0:
-        raise ValueError(f"{where}: constant scores or cosines have no correlation")
+        raise InputError(
+            f"{where}: its scores or cosines are constant, so there is no correlation; give other pairs."
+        )
     return float(spearmanr(gold, similarity)[0])
 
 

@@ -93,7 +93,8 @@ def protocol_scores(card: Protocol, plan: Plan, store: Store, tasks: CountedTask
         name, record = cell.task.spec.name, records.get(cell.spec.spec_id)
         if record is not None and name in tasks.counted:
             score = task_score(cell.task, read_samples(store.out, record), tasks.counted[name], card)
-            found[cell.method.name][name].append(100 * score)
+            weights = f" (weights {cell.saved.weights_sha256[:8]})" if cell.saved else ""
+            found[cell.method.name + weights][name].append(100 * score)
     return found
 
 

@@ -81,17 +81,17 @@ def _of_these_weights(card: Protocol, backbone: str, method: str) -> list[Publis
 def page(chosen: ChosenProtocol, backbone: str, table: pd.DataFrame, missing: Mapping[str, str]) -> str:
     """The table in Markdown, and below it what the protocol is, what is left out, changed and not confirmed."""
     card = chosen.card
-    lines = [f"# Protocol {card.name}: {plain(backbone)}", "", f"{plain(card.about)}.", "", markdown_table(table), ""]
-    lines += [f"- {plain(line)}." for line in (*_missing_lines(card, missing), *facts(card))]
+    lines = [f"# Protocol {card.name}: {plain(backbone)}", "", f"{card.about}.", "", markdown_table(table), ""]
+    lines += [f"- {line}." for line in (*map(plain, _missing_lines(card, missing)), *facts(card))]
     sources = dict.fromkeys(one.source for one in card.published if _of_these_weights(card, backbone, one.method))
-    lines += [f"- Published: {plain(source)}; the weights are known by their name alone." for source in sources]
+    lines += [f"- Published: {source}; the weights are known by their name alone." for source in sources]
     for title, notes in (
-        ("Changed by flags", chosen.changes),
+        ("Changed by flags", tuple(map(plain, chosen.changes))),
         ("Done differently here", card.departures),
         ("Not confirmed", card.unconfirmed),
     ):
         if notes:
-            lines += ["", f"## {title}", "", *(f"- {plain(note)}" for note in notes)]
+            lines += ["", f"## {title}", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 

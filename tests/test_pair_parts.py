@@ -27,7 +27,7 @@ def test_mean_counts_every_part_alike_and_wmean_by_its_pairs():
 
 
 def test_a_part_without_a_correlation_is_an_error_and_no_number():
-    with pytest.raises(ValueError, match="falling"):
+    with pytest.raises(InputError, match="falling"):
         aggregated(GOLD, np.where(np.array(PARTS) == "falling", 0.5, COSINES), PARTS, "wmean")
 
 
