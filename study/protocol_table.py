@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -37,7 +37,7 @@ def show_protocol(chosen: ChosenProtocol, plan: Plan, store: Store, tasks: Count
     card, backbone = chosen.card, plan.backbone.source.name
     table = protocol_table(card, backbone, protocol_scores(card, plan, store, tasks), tasks.missing)
     path = store.out / "protocols" / slug(backbone) / f"{card.name}.md"
-    atomic_write(path, page(chosen, backbone, table, tasks.missing))
+    atomic_write(path, page(chosen, backbone, table, tasks.missing, here=_here(plan)))
     console.print(Text(f"protocol {card.name}: {backbone}", style="bold"), soft_wrap=True)
     shown = Table(*table.columns, box=None, pad_edge=False)
     for row in table.itertuples(index=False):
@@ -78,13 +78,23 @@ def _of_these_weights(card: Protocol, backbone: str, method: str) -> list[Publis
     return [one for one in card.published if (one.weights, one.method) == (name, method)]
 
 
-def page(chosen: ChosenProtocol, backbone: str, table: pd.DataFrame, missing: Mapping[str, str]) -> str:
+def _here(plan: Plan) -> list[str]:
+    """What a run decides where the card leaves it open."""
+    limit = plan.backbone.limit
+    fit = [f"transforms are fitted on {plan.fit.spec.count} texts of {plan.fit.spec.name}"] if plan.fit else []
+    return [f"at most {limit.tokens} tokens a text ({limit.source}), {plan.backbone.dtype}", *fit]
+
+
+def page(
+    chosen: ChosenProtocol, backbone: str, table: pd.DataFrame, missing: Mapping[str, str], *, here: Sequence[str]
+) -> str:
     """The table in Markdown, and below it what the protocol is, what is left out, changed and not confirmed."""
     card = chosen.card
     lines = [f"# Protocol {card.name}: {plain(backbone)}", "", f"{card.about}.", "", markdown_table(table), ""]
     lines += [f"- {line}." for line in (*map(plain, _missing_lines(card, missing)), *facts(card))]
     sources = dict.fromkeys(one.source for one in card.published if _of_these_weights(card, backbone, one.method))
     lines += [f"- Published: {source}; the weights are known by their name alone." for source in sources]
+    lines += [f"- In this run: {plain(line)}." for line in here]
     for title, notes in (
         ("Changed by flags", tuple(map(plain, chosen.changes))),
         ("Done differently here", card.departures),
@@ -102,6 +112,7 @@ def facts(card: Protocol) -> tuple[str, ...]:
         f"Spearman's correlation of cosines, x100; STS12 to STS16: {_AGGREGATION[card.aggregation]}",
         *([f"SICK-R: {_SICK[card.sick]}"] if "SICK-R" in card.tasks else []),
         f"Average: {average}",
+        f"Methods of the study, in the words used here: {', '.join(f'`{method}`' for method in card.methods)}",
         f"Layers: {card.layers}",
         f"Pooling: {card.pooling}",
         f"Texts: {card.text}",

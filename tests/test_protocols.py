@@ -142,6 +142,8 @@ def test_the_page_tells_what_is_missing_and_what_is_not_confirmed(finished):
     _, text = finished
     assert "Incomplete: 2 of 7 tasks are scored, so there is no average." in text
     assert "- STS13: the data folder lacks it." in text
+    assert "- In this run: at most " in text
+    assert f"- Methods of the study, in the words used here: `{protocol('layerattpooler').methods[0]}`." in text
     assert all(note in text.replace("\\", "") for note in protocol("layerattpooler").unconfirmed)
 
 
