@@ -111,6 +111,7 @@ def _readme(boards: Sequence[Board], names: Sequence[str], folder: str) -> str:
         "- `leaderboards/`: the boards below as Markdown, CSV and LaTeX; beside them, in `tests/`, all numbers of "
         "the tests, and of trained methods, in `training/` and `overlap/`, what training took and scores without "
         "known pairs",
+        "- `protocols/`: the tables of other studies' protocols, if any was run",
         "- `quarantine/`: files that could not be trusted, if any were moved away",
         "",
         f"To make the boards and this page anew: `python run_bench.py report --out {shlex.quote(folder)}`",

@@ -28,6 +28,8 @@ from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
 from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
+from fusebench.study.protocol_scores import counted_tasks
+from fusebench.study.protocol_table import show_protocol
 from fusebench.study.run import Outcome, run
 from fusebench.study.screen import Screen, log_to_stderr
 from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
@@ -44,6 +46,7 @@ def run_methods(flags: argparse.Namespace) -> int:
     store = Store(options.out)
     require_own_readme(options.out)
     plan = make_plan(options)
+    counted = counted_tasks(flags.protocol.card, plan) if flags.protocol else None
     finished = {} if options.rerun else store.finished()
     show_plan(plan, sum(cell.spec.spec_id in finished for cell in plan.cells), messages)
     _show_rejected(store, messages)
@@ -56,6 +59,8 @@ def run_methods(flags: argparse.Namespace) -> int:
     boards, files = rebuild(store)
     for board in _of_this_run(boards, plan):
         print_board(board, screen)
+    if counted is not None:
+        untested.append(show_protocol(flags.protocol, plan, store, counted, screen))
     show_outcome(outcome, time.monotonic() - started, messages)
     for line in [*untested, f"{len(files)} board files and scores.csv are in {options.out}"]:
         messages.print(line, highlight=False, markup=False, soft_wrap=True)

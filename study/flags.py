@@ -14,7 +14,8 @@ examples:
   run_bench.py --methods mean,cls,"mean(layer=3)+whiten"     some methods
   run_bench.py --methods --suite mteb-sts --data-dir DATA    real MTEB tasks from a folder
   run_bench.py --methods --tasks STS12,SciFact --backbone BAAI/bge-small-en-v1.5
-  run_bench.py list methods | tasks | suites | backbones     what there is
+  run_bench.py list methods | tasks | suites | backbones | protocols     what there is
+  run_bench.py --protocol simcse-2022 --data-dir DATA        as another study evaluates
   run_bench.py --methods hire,mlp --train nli --data-dir DATA --seeds 0,1,2     trained, three times each
   run_bench.py compare hire+batch-softmax mean               whether the difference is real
   run_bench.py report --out results                          the boards again, from the records
@@ -88,6 +89,9 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
     on_what = parser.add_argument_group("on what")
     on_what.add_argument("--suite", action="append", type=_comma, metavar="NAME", help="see: list suites")
     on_what.add_argument("--tasks", action="append", type=_comma, metavar="A,B", help="MTEB names; see: list tasks")
+    on_what.add_argument(
+        "--protocol", metavar="NAME", help="another study's tasks, methods and aggregation; see: list protocols"
+    )
     on_what.add_argument("--data-dir", type=Path, metavar="DIR", help="one folder a task, in the hub's layout")
     on_what.add_argument("--available-only", action="store_true", help="leave out tasks that --data-dir lacks")
     on_what.add_argument("--allow-empty-texts", action="store_true", help="encode empty texts instead of refusing")
@@ -106,6 +110,14 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
     how.add_argument("--dry-run", action="store_true", help="load and check everything, run nothing")
     how.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
     return parser
+
+
+def given_flags(arguments: list[str]) -> dict[str, object]:
+    """The flags of a run that the user wrote, and no defaults."""
+    parser = run_parser()
+    # Defaults are given to what a namespace lacks, so this one gets none.
+    nothing = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([]))))
+    return {name: value for name, value in vars(parser.parse_args(arguments, nothing)).items() if value is not None}
 
 
 def _training_flags(parser: argparse._ActionsContainer) -> None:
@@ -206,7 +218,7 @@ def _seed(text: str) -> int:
 def list_parser() -> Parser:
     """Of `run_bench.py list`."""
     parser = Parser(prog="run_bench.py list", description="What there is.")
-    parser.add_argument("what", choices=("methods", "tasks", "suites", "backbones"))
+    parser.add_argument("what", choices=("methods", "tasks", "suites", "backbones", "protocols"))
     parser.add_argument("--training-free", action="store_true", help="methods that need no training")
     parser.add_argument("--names", action="store_true", help="bare names, one a line")
     parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")

@@ -1,4 +1,4 @@
-"""`run_bench.py list`: methods, tasks, suites, backbones."""
+"""`run_bench.py list`: methods, tasks, suites, backbones, protocols."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from fusebench.study.screen import Screen
 
 def show(flags: argparse.Namespace) -> int:
     """Prints the list that was asked for."""
-    rows, columns = {"methods": _methods, "tasks": _tasks, "suites": _suites, "backbones": _backbones}[flags.what](
-        flags
-    )
+    kinds = {
+        "methods": _methods,
+        "tasks": _tasks,
+        "suites": _suites,
+        "backbones": _backbones,
+        "protocols": _protocols,
+    }
+    rows, columns = kinds[flags.what](flags)
     screen = Screen()
     if flags.names:
         for row in rows:
@@ -91,3 +96,10 @@ def _backbones(flags: argparse.Namespace) -> Rows:
         ("ORG/NAME[@REVISION]", "a model of the hub"),
     ]
     return (rows[:1] if flags.names else rows), ("backbone", "what it is")
+
+
+def _protocols(flags: argparse.Namespace) -> Rows:
+    from fusebench.study.protocols import PROTOCOLS
+
+    rows = [(p.name, p.about, ", ".join(p.tasks), p.source) for p in PROTOCOLS.values()]
+    return rows, ("protocol", "what it is", "tasks", "source")
