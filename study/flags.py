@@ -233,6 +233,9 @@ def report_parser() -> Parser:
     )
     parser.add_argument("--figures", action="store_true", help="figures for papers too, PNG and SVG, in OUT/figures")
     parser.add_argument(
+        "--mteb-results", type=Path, metavar="DIR", help="mteb's results too, in the layout of its result repository"
+    )
+    parser.add_argument(
         "--test",
         action="store_true",
         help="test the boards: intervals of all scores, every method against the baseline, groups not told apart",
@@ -373,12 +376,17 @@ def export_parser() -> Parser:
     """Of `run_bench.py export`."""
     parser = Parser(
         prog="run_bench.py export",
-        description="Writes a method as a sentence-transformers model folder that needs no code of ours, after "
-        "checking that both embed alike.",
+        description="Writes a method as a folder that needs no FuseBench, after checking that both embed alike.",
         epilog="exit codes: 0 written, 1 the vectors differ and nothing is written, 2 the input cannot be used",
     )
     parser.add_argument("method", metavar="METHOD", help="a sentence, a catalogue name, or a folder below trained/")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new or empty")
+    parser.add_argument(
+        "--format",
+        default="sentence-transformers",
+        choices=("sentence-transformers", "onnx"),
+        help="a model of sentence-transformers, or one graph for onnxruntime (default: %(default)s)",
+    )
     parser.add_argument("--backbone", metavar="NAME_OR_PATH", help="as in a run (default: all-MiniLM-L6-v2)")
     parser.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="whose scores go into the model card"

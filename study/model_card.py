@@ -12,6 +12,7 @@ from fusebench.benchmarks.board_words import counted, text_set
 from fusebench.benchmarks.record import Record
 from fusebench.methods.backbone_source import Source
 from fusebench.study.loading import LoadedMethod
+from fusebench.study.model_usage import STOCK, Usage
 from fusebench.study.saved_methods import SavedMethod
 
 _HUB_TASKS = {"STS": "sentence-similarity", "Retrieval": "text-retrieval"}  # as mteb maps its types
@@ -24,21 +25,19 @@ _CARD = """\
 
 # {name}
 
-Texts to vectors by the method `{sentence}`, exported by FuseBench {fusebench} with the modules of
-sentence-transformers alone:
+Texts to vectors by the method `{sentence}`, exported by FuseBench {fusebench} {made_of}:
 
 ```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{name}")  # this folder
-vectors = model.encode(["a text", "another one"])
+{code}
 ```
 
 {facts}
 """
 
 
-def model_card(name: str, loaded: LoadedMethod, scores: Sequence[Record], difference: float) -> str:
+def model_card(
+    name: str, loaded: LoadedMethod, scores: Sequence[Record], difference: float, usage: Usage = STOCK
+) -> str:
     """Markdown below a YAML header as the hub reads it.
 
     Args:
@@ -46,17 +45,20 @@ def model_card(name: str, loaded: LoadedMethod, scores: Sequence[Record], differ
         loaded: what was exported.
         scores: records of this very model.
         difference: the largest of a coordinate between the exported model and FuseBench.
+        usage: how the folder is read.
     """
-    sections = [_facts(loaded, difference)]
+    sections = [_facts(loaded, difference, usage.package)]
     if loaded.saved is not None:
         sections.append("## Training\n\n" + _training(loaded.saved))
     if scores:
         sections.append("## Scores\n\n" + _scores(scores))
     return _CARD.format(
-        header=_header(name, loaded.backbone.source, scores),
+        header=_header(name, loaded.backbone.source, scores, usage),
         name=name,
         sentence=loaded.method.name,
         fusebench=_version(),
+        made_of=usage.made_of,
+        code=usage.code.format(name=name),
         facts="\n\n".join(sections),
     )
 
@@ -68,20 +70,14 @@ def stated_licence(source: Source) -> str | None:
     return licence if isinstance(licence, str) else None
 
 
-def _header(name: str, source: Source, scores: Sequence[Record]) -> str:
+def _header(name: str, source: Source, scores: Sequence[Record], usage: Usage) -> str:
     data = ModelCardData(
         model_name=name,
         license=stated_licence(source),
         base_model=source.name if "/" in source.name else None,  # other names lead nowhere on the hub
-        library_name="sentence-transformers",
+        library_name=usage.tags[0],
         pipeline_tag="sentence-similarity",
-        tags=[
-            "sentence-transformers",
-            "sentence-similarity",
-            "feature-extraction",
-            "fusebench",
-            *["mteb"] * any(scores),
-        ],
+        tags=[*usage.tags, "sentence-similarity", "feature-extraction", "fusebench", *["mteb"] * any(scores)],
         eval_results=[result for record in scores for result in _results(record)] or None,
     )
     return data.to_yaml().strip()
@@ -120,7 +116,7 @@ def _dataset(record: Record) -> str:
     return str(mteb.get_task(task.name).metadata.dataset["path"])
 
 
-def _facts(loaded: LoadedMethod, difference: float) -> str:
+def _facts(loaded: LoadedMethod, difference: float, package: str) -> str:
     method, source = loaded.method, loaded.backbone.source
     parts = [part for part in method.parts if part.card.kind in ("fusion", "transform")]
     rows = {
@@ -131,7 +127,7 @@ def _facts(loaded: LoadedMethod, difference: float) -> str:
         "its licence": stated_licence(source) or "not stated in its folder",
         "longest input": f"{loaded.backbone.limit.tokens} tokens; the rest is cut off",
         **({"fitted on": text_set(loaded.fit.spec)} if method.fitted else {}),
-        "checked with": f"sentence-transformers {importlib.metadata.version('sentence-transformers')}, whose vectors "
+        "checked with": f"{package} {importlib.metadata.version(package)}, whose vectors "
         f"differ from FuseBench's by at most {difference:.1e} a coordinate",
     }
     return _table(("", ""), list(rows.items()))
