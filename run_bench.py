@@ -107,6 +107,15 @@ def _export(arguments: list[str]) -> int:
     return export.show(flags)
 
 
+def _push(arguments: list[str]) -> int:
+    from fusebench.study.flags import push_parser
+
+    flags = push_parser().parse_args(arguments)
+    from fusebench.study import push
+
+    return push.show(flags)
+
+
 def _doctor(arguments: list[str]) -> int:
     from fusebench.study.flags import doctor_parser
 
@@ -126,6 +135,7 @@ COMMANDS = {
     "replay": _replay,
     "diagnose": _diagnose,
     "export": _export,
+    "push": _push,
     "doctor": _doctor,
 }
 

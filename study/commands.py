@@ -110,6 +110,7 @@ def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:
 
 def report(flags: argparse.Namespace) -> int:
     """`run_bench.py report`: the boards again, from the records alone."""
+    load_plugins(flags.plugin)
     screen, messages = Screen(), Screen(stderr=True)
     if not flags.out.is_dir():
         raise InputError(f"--out {flags.out}: there is no such results folder.")

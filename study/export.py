@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from safetensors import SafetensorError
 
+from fusebench.benchmarks.board_tests import read_tests, record_intervals
 from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.backbone_loading import quiet_transformers
@@ -72,11 +73,28 @@ def show(flags: argparse.Namespace) -> int:
     Raises:
         InputError: the method cannot be loaded or exported, or the folder is not empty.
     """
-    load_plugins(flags.plugin)
     folder: Path = flags.to
     require_empty(folder)
+    difference = export_as_asked(flags.method, folder, flags)
+    if difference.passed:
+        _say(f"written: {folder}; {difference.usage.opening.format(folder=str(folder))}")
+    return 0 if difference.passed else 1
+
+
+def export_as_asked(method: str, folder: Path, flags: argparse.Namespace) -> Difference:
+    """Exports into a new or empty folder and prints how far both embed alike.
+
+    Args:
+        method: a sentence, a catalogue name, or the folder of a trained method.
+        folder: where to.
+        flags: those that `export` and `push` share.
+
+    Raises:
+        InputError: the method cannot be loaded or exported.
+    """
+    load_plugins(flags.plugin)
     loaded = load_method(
-        flags.method,
+        method,
         flags.backbone,
         device=flags.device,
         max_length=flags.max_length,
@@ -84,23 +102,18 @@ def show(flags: argparse.Namespace) -> int:
         data_dir=flags.data_dir,
     )
     difference = export(loaded, folder, flags.out, flags.format)
-    screen = Screen()
-    screen.print(
+    package = difference.usage.package
+    _say(
         f"{loaded.method.name} on {loaded.backbone.source.name}: over {difference.texts} varied texts, vectors of "
-        f"{difference.usage.package} differ from ours by at most {difference.largest:.1e} (allowed: "
-        f"{difference.allowed:.1e})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        f"{package} differ from ours by at most {difference.largest:.1e} (allowed: {difference.allowed:.1e})"
     )
-    usage = difference.usage
-    said = (
-        f"written: {folder}; {usage.opening.format(folder=str(folder))}"
-        if difference.passed
-        else f"FAILED: {folder} is not written, because {usage.package} would embed otherwise"
-    )
-    screen.print(said, highlight=False, markup=False, soft_wrap=True)
-    return 0 if difference.passed else 1
+    if not difference.passed:
+        _say(f"FAILED: {folder} is not written, because {package} would embed otherwise")
+    return difference
+
+
+def _say(line: str) -> None:
+    Screen().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def export(loaded: LoadedMethod, folder: Path, out: Path, form: Form = "sentence-transformers") -> Difference:
@@ -127,7 +140,14 @@ def export(loaded: LoadedMethod, folder: Path, out: Path, form: Form = "sentence
             usage, encode = (_as_graph if form == "onnx" else _as_modules)(loaded, transforms, half)
         difference = _difference(loaded, transforms, encode, usage)
         if difference.passed:
-            card = model_card(folder.resolve().name, loaded, scores_of(loaded, out), difference.largest, usage)
+            card = model_card(
+                folder.resolve().name,
+                loaded,
+                scores_of(loaded, out),
+                difference.largest,
+                usage,
+                intervals=record_intervals(read_tests(out)[0]),
+            )
             (half / "README.md").write_text(card, encoding="utf-8")
             if folder.is_dir():
                 folder.rmdir()  # it is empty, and not every system renames over it

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from huggingface_hub import ModelCard
+
 _SENTENCE_TRANSFORMERS = """\
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("{name}"{trust})  # this folder
+model = SentenceTransformer("{name}"{trust}){here}
 vectors = model.encode(["a text", "another one"])"""
 
 _ONNXRUNTIME = """\
@@ -15,11 +17,13 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-tokenizer = Tokenizer.from_file("{name}/tokenizer.json")  # this folder; it cuts and pads
-session = onnxruntime.InferenceSession("{name}/model.onnx")
+folder = {folder}
+tokenizer = Tokenizer.from_file(f"{{folder}}/tokenizer.json")  # cuts and pads
+session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
 rows = tokenizer.encode_batch(["a text", "another one"])
 inputs = {{"input_ids": [row.ids for row in rows], "attention_mask": [row.attention_mask for row in rows]}}
 (vectors,) = session.run(None, {{name: np.array(values) for name, values in inputs.items()}})"""
+_HERE = "  # this folder"
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,32 @@ class Usage:
     Attributes:
         package: what reads it.
         made_of: what it is made of, behind "exported".
-        code: that embeds two texts, with the folder's name as `{name}`.
         opening: what loads it, with the folder as `{folder}`, for the terminal.
-        tags: of the model card.
+        tags: of the model card, its library first.
     """
 
     package: str
     made_of: str
-    code: str
     opening: str
     tags: tuple[str, ...]
+
+    def code(self, name: str, *, on_hub: bool = False) -> str:
+        """That embeds two texts.
+
+        Args:
+            name: of the folder, or of the repository.
+            on_hub: whether it is fetched from there.
+        """
+        if self.package == "onnxruntime":
+            fetched = f'huggingface_hub.snapshot_download("{name}")' if on_hub else f'"{name}"{_HERE}'
+            return "import huggingface_hub\n" * on_hub + _ONNXRUNTIME.format(folder=fetched)
+        trust = ", trust_remote_code=True" * ("custom_code" in self.tags)
+        return _SENTENCE_TRANSFORMERS.format(name=name, trust=trust, here="" if on_hub else _HERE)
 
 
 STOCK = Usage(
     package="sentence-transformers",
     made_of="with the modules of\nsentence-transformers alone",
-    code=_SENTENCE_TRANSFORMERS.replace("{trust}", ""),
     opening="SentenceTransformer({folder!r}) loads it",
     tags=("sentence-transformers",),
 )
@@ -52,14 +66,20 @@ OWN_CODE = Usage(
     package="sentence-transformers",
     made_of="as a module of its own\nbetween those of sentence-transformers. Its sources are the `.py` files of this "
     "folder;\nthey need no FuseBench and run only where you trust them",
-    code=_SENTENCE_TRANSFORMERS.replace("{trust}", ", trust_remote_code=True"),
     opening="SentenceTransformer({folder!r}, trust_remote_code=True) loads it",
     tags=("sentence-transformers", "custom_code"),
 )
 ONNX = Usage(
     package="onnxruntime",
     made_of="as one ONNX graph\nfrom token ids to vectors",
-    code=_ONNXRUNTIME,
     opening="its README.md says how onnxruntime embeds with it",
     tags=("onnx",),
 )
+
+
+def hub_card(card: str, repo: str) -> str:
+    """A model card of ours as it reads on the hub, where the model goes by another name and is fetched."""
+    name = ModelCard(card).data.get("model_name") or ""
+    for usage in (STOCK, OWN_CODE, ONNX):
+        card = card.replace(usage.code(name), usage.code(repo, on_hub=True))
+    return card

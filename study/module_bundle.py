@@ -19,6 +19,7 @@ MODELING_FILE, MODULE_CLASS = "modeling_fusebench", "FusedLayers"
 _INSTEAD = {"fusebench.methods.registry": "fusebench.study.bundled_registry"}
 # What can be imported wherever sentence-transformers runs.
 _THERE = {*sys.stdlib_module_names, *("torch", "numpy", "scipy", "sklearn", "transformers", "sentence_transformers")}
+_PACKAGE = "fusebench.methods"
 _SHAPES = "jaxtyping"  # stands in annotations alone
 
 _HEADER = "# Of FuseBench {version} (Apache-2.0); only its imports differ.\n"
@@ -67,50 +68,62 @@ def bundle(part: type[Fusion]) -> dict[str, str]:
 
 
 def _rewritten(module: str) -> tuple[str, list[str]]:
-    """A file's text with siblings imported as siblings, and the modules that these are."""
+    """A file's text with files of the project imported as its neighbours, and the modules that these are."""
     text = _file(module).read_text(encoding="utf-8")
     tree = ast.parse(text)
-    lines, siblings = text.splitlines(keepends=True), []
+    lines, neighbours = text.splitlines(keepends=True), []
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     for node in sorted(imports, key=lambda node: node.lineno, reverse=True):
-        written, modules = _import(node, module, "annotations" in _futures(tree))
-        siblings += modules
-        if written is not None:
-            indent = " " * node.col_offset
-            lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in written]
-    return "".join(lines), siblings
+        own = _own_modules(node)
+        if own:
+            written = [ast.unparse(_relative(node, own))]
+        elif _roots(node) == [_SHAPES] and _is_lazy(tree):
+            written = ["pass"] * (node.col_offset > 0)  # a block must not become empty
+        else:
+            _require_there(node, module)
+            continue
+        neighbours += own
+        lines[node.lineno - 1 : node.end_lineno] = [f"{' ' * node.col_offset}{line}\n" for line in written]
+    return "".join(lines), neighbours
 
 
-def _import(node: ast.Import | ast.ImportFrom, module: str, lazy: bool) -> tuple[list[str] | None, list[str]]:
-    """How an import is written instead, None for as it is, and the modules of ours that it names."""
-    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-        if node.module == _SHAPES and lazy:
-            return ["pass"] if node.col_offset else [], []
-        if node.module == "fusebench.methods":
-            modules = [_taken(f"{node.module}.{alias.name}") for alias in node.names]
-            names = [
-                ast.alias(_name(one), alias.asname or alias.name)
-                for one, alias in zip(modules, node.names, strict=True)
-            ]
-            return [ast.unparse(ast.ImportFrom(None, names, 1))], modules
-        if node.module.startswith("fusebench."):
-            taken = _taken(node.module)
-            return [ast.unparse(ast.ImportFrom(_name(taken), node.names, 1))], [taken]
-    roots = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or "."]
-    if isinstance(node, ast.ImportFrom) and node.level:
-        roots = ["." * node.level + (node.module or "")]
-    if foreign := [root for root in roots if root.split(".")[0] not in _THERE]:
+def _own_modules(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The project's modules that a `from` names."""
+    if not isinstance(node, ast.ImportFrom) or node.level or not (node.module or "").startswith("fusebench."):
+        return []
+    if node.module == _PACKAGE:
+        return [_taken(f"{_PACKAGE}.{alias.name}") for alias in node.names]
+    return [_taken(str(node.module))]
+
+
+def _relative(node: ast.Import | ast.ImportFrom, own: list[str]) -> ast.ImportFrom:
+    """The same import where all files lie in one folder."""
+    if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+        pairs = zip(own, node.names, strict=True)
+        return ast.ImportFrom(None, [ast.alias(_name(one), alias.asname or alias.name) for one, alias in pairs], 1)
+    return ast.ImportFrom(_name(own[0]), node.names, 1)
+
+
+def _roots(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The packages that an import needs; a neighbour's name begins with a dot."""
+    if isinstance(node, ast.Import):
+        return [alias.name.split(".")[0] for alias in node.names]
+    return ["." * node.level + (node.module or "")] if node.level else [str(node.module).split(".")[0]]
+
+
+def _is_lazy(tree: ast.Module) -> bool:
+    """Whether annotations are never evaluated."""
+    futures = (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__")
+    return any(alias.name == "annotations" for node in futures for alias in node.names)
+
+
+def _require_there(node: ast.Import | ast.ImportFrom, module: str) -> None:
+    if foreign := [root for root in _roots(node) if root not in _THERE]:
         raise InputError(
             f"{_file(module).name} imports {foreign[0]}, which an exported model cannot bring along; a fusion can be "
-            "exported if its file needs torch and fusebench.methods alone"
-            + (" (jaxtyping below `from __future__ import annotations`)." if foreign[0] == _SHAPES else ".")
+            f"exported if its file needs torch and {_PACKAGE} alone, besides {_SHAPES} below `from __future__ import "
+            "annotations`."
         )
-    return None, []
-
-
-def _futures(tree: ast.Module) -> set[str]:
-    found = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
-    return {alias.name for node in found for alias in node.names}
 
 
 def _taken(module: str) -> str:
