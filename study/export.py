@@ -5,23 +5,21 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from safetensors import SafetensorError
 
 from fusebench.benchmarks.board_tests import read_tests, record_intervals
 from fusebench.errors import InputError
-from fusebench.methods.backbone import Backbone
 from fusebench.methods.backbone_loading import quiet_transformers
-from fusebench.methods.encoder import Encoder, fit_transforms
+from fusebench.methods.encoder import fit_transforms
 from fusebench.methods.parts import Transform
 from fusebench.methods.registry import load_plugins
 from fusebench.study import text_sets
 from fusebench.study.bundled_modules import bundled_model, save_with_sources
+from fusebench.study.export_check import Difference, Encode, measured, stem_encoder
 from fusebench.study.exported_scores import scores_of
 from fusebench.study.loading import LoadedMethod, load_method
 from fusebench.study.model_card import model_card
@@ -34,34 +32,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Form = Literal["sentence-transformers", "onnx"]
-Encode = Callable[[Sequence[str]], np.ndarray]
-
-# Of the largest coordinate. Float32 in another order differs by some 1e-6; a wrong layer, mask or limit by far more.
-TOLERANCE = 1e-4
-# Times what rounding does to our own vectors: whitening blows it up in directions where the fit texts hardly vary.
-_ROUNDINGS = 10
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far the exported model's vectors are from ours, coordinate by coordinate.
-
-    Attributes:
-        largest: of all coordinates of all texts.
-        allowed: what would still be rounding.
-        texts: how many were compared.
-        usage: how the folder is read.
-    """
-
-    largest: float
-    allowed: float
-    texts: int
-    usage: Usage
-
-    @property
-    def passed(self) -> bool:
-        """Whether both embed alike; NaN never does."""
-        return self.largest <= self.allowed
 
 
 def show(flags: argparse.Namespace) -> int:
@@ -128,7 +98,7 @@ def export(loaded: LoadedMethod, folder: Path, out: Path, form: Form = "sentence
     Raises:
         InputError: the method cannot be exported, or the disk refuses.
     """
-    stem = _stem(loaded)
+    stem = stem_encoder(loaded)
     fit_vectors = stem.encode(loaded.fit.texts) if loaded.method.fitted else None
     transforms = fit_transforms(loaded.method, fit_vectors)
     around = folder.absolute().parent / f".{secrets.token_hex(8)}.tmp"
@@ -138,7 +108,7 @@ def export(loaded: LoadedMethod, folder: Path, out: Path, form: Form = "sentence
         half.mkdir(parents=True)
         with quiet_transformers():
             usage, encode = (_as_graph if form == "onnx" else _as_modules)(loaded, transforms, half)
-        difference = _difference(loaded, transforms, encode, usage)
+        difference = measured(loaded, transforms, encode, usage)
         if difference.passed:
             card = model_card(
                 folder.resolve().name,
@@ -189,46 +159,6 @@ def _model(loaded: LoadedMethod, transforms: Sequence[Transform]) -> tuple[Sente
     except NotStockError:
         return bundled_model(loaded.method, loaded.fusion, transforms, loaded.backbone, tuned=tuned), OWN_CODE
     return stock_model(form, loaded.backbone, tuned=tuned), STOCK
-
-
-def varied_texts(backbone: Backbone) -> list[str]:
-    """Short, nearly empty, of other scripts, in both cases, and one that is longer than the backbone reads."""
-    return [
-        "The cat sat on the mat.",
-        "a",
-        " ",
-        "Zürich, naïve façade: 東京, Ω, مرحبا, 🙂",
-        "UPPER and lower Case",
-        "How do several layers of one network become a single vector, and is it any better than the last one?",
-        "layer by layer " * backbone.limit.tokens,
-    ]
-
-
-def _stem(loaded: LoadedMethod, batch_tokens: int | None = None) -> Encoder:
-    """The method before its transforms."""
-    return Encoder(loaded.backbone, loaded.method.stem, fusion=loaded.fusion, batch_tokens=batch_tokens)
-
-
-def _difference(loaded: LoadedMethod, transforms: Sequence[Transform], encode: Encode, usage: Usage) -> Difference:
-    texts = varied_texts(loaded.backbone)
-    ours = _transformed(_stem(loaded).encode(texts), transforms)
-    one_by_one = _transformed(_stem(loaded, batch_tokens=1).encode(texts), transforms)
-    found = encode(texts)
-    if ours.shape != found.shape:
-        raise AssertionError(f"our vectors have shape {ours.shape}, the exported model's {found.shape}")
-    rounding = float(np.abs(ours - one_by_one).max())
-    return Difference(
-        largest=float(np.abs(ours - found).max()),
-        allowed=TOLERANCE * float(np.abs(ours).max()) + _ROUNDINGS * rounding,
-        texts=len(texts),
-        usage=usage,
-    )
-
-
-def _transformed(vectors: np.ndarray, transforms: Sequence[Transform]) -> np.ndarray:
-    for transform in transforms:
-        vectors = transform(vectors)
-    return vectors
 
 
 def require_empty(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sentence_transformers.sentence_transformer.modules import Module
@@ -39,9 +42,13 @@ class FusionModule(Module):  # type: ignore[misc]  # sentence-transformers check
         return self.fusion.out_dim
 
     def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        """Writes what `load` reads."""
+        """Writes what `load` reads; a model that was loaded from a folder takes its sources along."""
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        if type(self).__module__.startswith("transformers_modules."):
+            # sentence-transformers copies them beside the weights, and looks for them one folder above.
+            for source in Path(inspect.getfile(type(self))).parent.glob("[!_]*.py"):
+                shutil.copy(source, Path(output_path).parent)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **settings: Any) -> FusionModule:

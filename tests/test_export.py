@@ -362,6 +362,14 @@ def test_a_fusion_of_a_plugin_is_exported_with_its_file(tmp_path, plugin):
     assert np.abs(found - ours(loaded("mean", text_sets.DEFAULT))).max() > 0.1
 
 
+def test_what_is_loaded_can_be_saved_and_loaded_again(tmp_path, fit):
+    one = loaded("dwatt(untrained)+whiten(k=3)", fit)
+    first = SentenceTransformer(str(exported(one, tmp_path / "m")), device="cpu", trust_remote_code=True)
+    first.save(str(tmp_path / "again"))
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(again.encode(TEXTS), first.encode(TEXTS), rtol=0, atol=1e-6)
+
+
 def test_code_that_is_not_trusted_does_not_run(tmp_path, fit):
     folder = exported(loaded("max-mean", fit), tmp_path / "m")
     (folder / "layer_mix.py").write_text("raise AssertionError('it ran')")
@@ -424,7 +432,7 @@ def test_a_model_that_embeds_otherwise_is_not_written_and_the_exit_code_is_1(tmp
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
 def test_an_end_half_way_leaves_nothing_that_looks_whole(tmp_path, fit, monkeypatch, end):
-    def stop(*arguments):
+    def stop(*arguments, **settings):
         raise end
 
     monkeypatch.setattr(export, "model_card", stop)
