@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sentence_transformers.sentence_transformer.modules import Module
 from torch import Tensor
@@ -13,8 +13,11 @@ from torch import Tensor
 from fusebench.methods.parts import Fusion
 from fusebench.methods.states import LayerStates, StateShape
 
+if TYPE_CHECKING:
+    from typing import Self  # an exported model may meet an older Python
 
-class FusionModule(Module):  # type: ignore[misc]  # sentence-transformers checks no types
+
+class FusionModule(Module):
     """Follows a Transformer that puts out the states of all layers; a subclass names the fusion.
 
     Args:
@@ -24,10 +27,10 @@ class FusionModule(Module):  # type: ignore[misc]  # sentence-transformers check
     """
 
     part: ClassVar[type[Fusion]]
-    config_keys: ClassVar[list[str]] = ["blocks", "dim", "hyperparameters"]
+    config_keys: list[str] = ["blocks", "dim", "hyperparameters"]  # noqa: RUF012  # as the base class has it
 
     def __init__(self, blocks: int, dim: int, hyperparameters: dict[str, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blocks, self.dim, self.hyperparameters = blocks, dim, hyperparameters
         self.fusion = self.part(StateShape(blocks, dim), **hyperparameters)
 
@@ -51,7 +54,7 @@ class FusionModule(Module):  # type: ignore[misc]  # sentence-transformers check
                 shutil.copy(source, Path(output_path).parent)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **settings: Any) -> FusionModule:
+    def load(cls, model_name_or_path: str, subfolder: str = "", *_: Any, **settings: Any) -> Self:
         """Reads configuration and weights from a folder or the hub."""
         hub = ("token", "cache_folder", "revision", "local_files_only")
         where = {"subfolder": subfolder, **{name: settings[name] for name in hub if name in settings}}
