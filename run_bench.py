@@ -112,6 +112,15 @@ def _export(arguments: list[str]) -> int:
     return export.show(flags)
 
 
+def _push(arguments: list[str]) -> int:
+    from fusebench.study.flags import push_parser
+
+    flags = push_parser().parse_args(arguments)
+    from fusebench.study import push
+
+    return push.show(flags)
+
+
 def _doctor(arguments: list[str]) -> int:
     from fusebench.study.flags import doctor_parser
 
@@ -140,6 +149,7 @@ COMMANDS = {
     "replay": _replay,
     "diagnose": _diagnose,
     "export": _export,
+    "push": _push,
     "doctor": _doctor,
     "completion": _completion,
 }

@@ -53,8 +53,8 @@ class TaskSpec(_Frozen):
 
     name: str
     type: TaskType
-    source: Literal["hub", "folder", "embedded"]
-    revision: str  # hub commit, or "sha256:..." of a folder's files
+    source: Literal["hub", "folder", "embedded", "plugin"]  # plugin: a task that loads its data in its own way
+    revision: str  # hub commit, a plugin's own word, or "sha256:..." of a folder's files
     data_sha256: str  # of the texts and labels as loaded, whatever their source
     splits: tuple[str, ...]
     subsets: tuple[str, ...]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusebench.benchmarks import embedded, hub_layout
 from fusebench.benchmarks.mteb_bridge import quiet
+from fusebench.benchmarks.own_tasks import own_task
 from fusebench.benchmarks.record import TaskType
 from fusebench.errors import InputError
 
@@ -20,7 +21,18 @@ _SECONDS_TO_REACH_HUB = 5.0
 
 
 def mteb_task(name: str) -> Any | None:
-    """mteb's task of that name, of a multilingual one only the English part; None if mteb has none."""
+    """The task of that name, registered or mteb's, of mteb's multilingual ones only the English part; None without.
+
+    Raises:
+        InputError: a registered task has the name of one of mteb's.
+    """
+    stock, own = _stock_task(name), own_task(name)
+    if stock is not None and own is not None:
+        raise InputError(f"task {name} of {type(own).__module__} has the name of one of mteb's: give it another")
+    return own if stock is None else stock
+
+
+def _stock_task(name: str) -> Any | None:
     import mteb
 
     with quiet():
@@ -91,7 +103,7 @@ def load_data(task: Any, source: TaskSource) -> None:
         subsets = ["default"] if task.fast_loading else task.hf_subsets
         hub_layout.check_folder(source.type, source.folder, task.eval_splits, subsets, columns=_columns(task))
     try:
-        with _hub_reached_or_offline() if source.source == "hub" else _own_cache(task.metadata.revision):
+        with _place(task, source):
             task.load_data()
         if source.type == "Retrieval":
             task.convert_v1_dataset_format_to_v2(None)
@@ -114,11 +126,20 @@ def _load_failure(task: Any, source: TaskSource, error: Exception) -> str:
     if source.folder is not None:
         line = hub_layout.unreadable_line(source.folder)
         return line or f"task {source.name}: the data in {source.folder} cannot be read ({cause}): correct it"
+    if source.source == "plugin":
+        return f"task {source.name}: its plugin cannot load its data ({cause}): correct it"
     repo = task.metadata.dataset["path"]
     return (
         f"task {source.name}: cannot get {repo} from the hub ({cause}): "
         "check the network, or put a copy of the data set below --data-dir"
     )
+
+
+def _place(task: Any, source: TaskSource) -> contextlib.AbstractContextManager[None]:
+    """Where the data are looked for and kept."""
+    if source.source == "hub":
+        return _hub_reached_or_offline()
+    return contextlib.nullcontext() if source.source == "plugin" else _own_cache(task.metadata.revision)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fusebench.benchmarks import embedded, hub_layout
 from fusebench.benchmarks.mteb_bridge import quiet
+from fusebench.benchmarks.own_tasks import code_of, loads_its_own_data, own_task_names
 from fusebench.benchmarks.record import TaskSpec, TaskType
 from fusebench.benchmarks.task_source import load_data, mteb_task, task_of
 from fusebench.errors import InputError
@@ -30,7 +31,7 @@ class TaskSource:
 
     name: str
     type: TaskType
-    source: Literal["hub", "folder", "embedded"]
+    source: Literal["hub", "folder", "embedded", "plugin"]
     folder: Path | None
 
 
@@ -64,7 +65,7 @@ def find_tasks(names: Sequence[str], data_dir: Path | None) -> list[TaskSource]:
     """The tasks of these names, repeated names once.
 
     Args:
-        names: Embedded tasks, mteb tasks, or folders of `data_dir`.
+        names: Embedded tasks, mteb tasks, registered ones, or folders of `data_dir`.
         data_dir: One folder per task, in the hub's layout; a task found here is never downloaded.
 
     Raises:
@@ -76,12 +77,13 @@ def find_tasks(names: Sequence[str], data_dir: Path | None) -> list[TaskSource]:
 
 
 def missing_tasks(names: Sequence[str], data_dir: Path | None) -> list[str]:
-    """The names that would need a download: neither embedded nor a folder of `data_dir`."""
-    return [name for name in names if name not in embedded.EMBEDDED_TASKS and _folder(name, data_dir) is None]
+    """The names that would need a download: neither embedded, nor registered, nor a folder of `data_dir`."""
+    there = {*embedded.EMBEDDED_TASKS, *own_task_names()}
+    return [name for name in names if name not in there and _folder(name, data_dir) is None]
 
 
 def available_tasks() -> list[str]:
-    """Names for `list tasks`: the embedded tasks, then mteb's English STS and retrieval tasks over text."""
+    """Names for `list tasks`: embedded tasks, registered ones, mteb's English STS and retrieval tasks over text."""
     import mteb
 
     with quiet():
@@ -94,7 +96,7 @@ def available_tasks() -> list[str]:
             exclude_aggregate=True,
         )
     names = {task.metadata.name for task in found if _unsupported(task) is None}
-    return [*embedded.EMBEDDED_TASKS, *sorted(names)]
+    return [*embedded.EMBEDDED_TASKS, *own_task_names(), *sorted(names)]
 
 
 def load_task(source: TaskSource, *, limit: int | None, allow_empty: bool) -> LoadedTask:
@@ -139,9 +141,12 @@ def _find(name: str, data_dir: Path | None) -> TaskSource:
         if folder is None:
             raise InputError(f"no task {name!r}. {_suggestion(name, data_dir)}")
         return TaskSource(name, hub_layout.folder_type(folder), "folder", folder)
-    reason = _unsupported(task) or (_no_folder(task) if folder else _unpinned(task))
+    by_itself = folder is None and name in own_task_names() and loads_its_own_data(task)
+    reason = _unsupported(task) or (_no_folder(task) if folder else None if by_itself else _unpinned(task))
     if reason:
         raise InputError(f"task {name} {reason}")
+    if by_itself:
+        return TaskSource(name, task.metadata.type, "plugin", None)
     return TaskSource(task.metadata.name, task.metadata.type, "folder" if folder else "hub", folder)
 
 
@@ -173,10 +178,7 @@ def _unpinned(task: Any) -> str | None:
 
 
 def _no_folder(task: Any) -> str | None:
-    from mteb.abstasks.abstask import AbsTask
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-
-    if type(task).load_data in (AbsTask.load_data, AbsTaskRetrieval.load_data):
+    if not loads_its_own_data(task):
         return None
     return "loads its data in its own way, not from a folder: leave its folder out of --data-dir"
 
@@ -190,7 +192,9 @@ def _suggestion(name: str, data_dir: Path | None) -> str:
 
 
 def _spec(task: Any, source: TaskSource, data_sha256: str) -> TaskSpec:
-    own_id = source.type == "Retrieval" and task.ignore_identical_ids
+    notes = ["own id ignored"] if source.type == "Retrieval" and task.ignore_identical_ids else []
+    if source.name in own_task_names():
+        notes.append(f"by the plugin's code {code_of(task)}")
     return TaskSpec(
         name=source.name,
         type=source.type,
@@ -200,5 +204,5 @@ def _spec(task: Any, source: TaskSource, data_sha256: str) -> TaskSpec:
         splits=tuple(task.eval_splits),
         subsets=tuple(task.hf_subsets),
         metric=task.metadata.main_score,
-        protocol=_PROTOCOLS[source.type] + ("; own id ignored" if own_id else ""),
+        protocol="; ".join([_PROTOCOLS[source.type], *notes]),
     )

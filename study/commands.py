@@ -115,6 +115,7 @@ def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:
 
 def report(flags: argparse.Namespace) -> int:
     """`run_bench.py report`: the boards again, from the records alone."""
+    load_plugins(flags.plugin)
     screen, messages = Screen(), Screen(stderr=True)
     if not flags.out.is_dir():
         raise InputError(f"--out {flags.out}: there is no such results folder.")
@@ -138,6 +139,17 @@ def report(flags: argparse.Namespace) -> int:
 
         count = len(write_all_figures(store))
         messages.print(f"{count} figures are in {flags.out / 'figures'}", highlight=False, soft_wrap=True)
+    if flags.mteb_results is not None:
+        from fusebench.benchmarks.mteb_results import write_mteb_results
+
+        written = write_mteb_results(store, flags.mteb_results)
+        left_out = f"; left out: {written.smoke} of smoke runs, {written.absent} whose file in mteb/ is not whole"
+        messages.print(
+            f"{len(written.files)} results of mteb are in {flags.mteb_results / 'results'}"
+            + left_out * bool(written.smoke or written.absent),
+            highlight=False,
+            soft_wrap=True,
+        )
     for problem in problems:
         messages.print(problem, highlight=False, markup=False, soft_wrap=True)
     return 1 if problems else 0

@@ -14,6 +14,7 @@ from fusebench.benchmarks.store import Store
 from fusebench.benchmarks.suites import suite
 from fusebench.benchmarks.tasks import LoadedTask, find_tasks, load_task
 from fusebench.errors import InputError
+from fusebench.methods.registry import load_plugins
 from fusebench.study.compare_choice import Variant, narrowed, one_baseline, one_pair, variants
 from fusebench.study.evidence import Evidence, gather
 from fusebench.study.resampled_tasks import BothSchemes, drawn_sentences, resample_both, single_tasks
@@ -26,11 +27,12 @@ def show(flags: argparse.Namespace) -> int:
 
     Args:
         flags: `methods` (two sentences, or none with `baseline`), `baseline`, `suite`, `tasks`, `out`, `data_dir`,
-            `setting`, `every_pair`, `resamples`, `seed`.
+            `setting`, `every_pair`, `resamples`, `seed`, `plugin`.
 
     Raises:
         InputError: What was asked for cannot be compared.
     """
+    load_plugins(flags.plugin)
     if not (flags.out / "runs").is_dir():
         raise InputError(f"--out {flags.out} holds no records (it has no folder runs); run --methods first.")
     if (flags.baseline is None) == (not flags.methods) or (flags.methods and len(flags.methods) != 2):

@@ -21,6 +21,7 @@ examples:
   run_bench.py report --out results                          the boards again, from the records
   run_bench.py diagnose --tasks STSBenchmark --data-dir DATA    the geometry of every layer's vectors
   run_bench.py export mean+whiten --to DIR                   a sentence-transformers model folder
+  run_bench.py push DIR --repo ORG/NAME                      that folder on the hub
   run_bench.py doctor --backbone NAME                        what the layers of a backbone hold
 
 exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 130 interrupted
@@ -84,7 +85,9 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
     what.add_argument(
         "--seeds", type=_seeds, default=(0,), metavar="0,1,2", help="for methods with weights of their own"
     )
-    what.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+    what.add_argument(
+        "--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods and tasks"
+    )
     _training_flags(parser.add_argument_group("how learned methods are trained"))
     on_what = parser.add_argument_group("on what")
     on_what.add_argument("--suite", action="append", type=_comma, metavar="NAME", help="see: list suites")
@@ -221,7 +224,7 @@ def list_parser() -> Parser:
     parser.add_argument("what", choices=("methods", "tasks", "suites", "backbones", "protocols"))
     parser.add_argument("--training-free", action="store_true", help="methods that need no training")
     parser.add_argument("--names", action="store_true", help="bare names, one a line")
-    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more of both")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="show its folders among the tasks")
     return parser
 
@@ -237,11 +240,15 @@ def report_parser() -> Parser:
     )
     parser.add_argument("--figures", action="store_true", help="figures for papers too, PNG and SVG, in OUT/figures")
     parser.add_argument(
+        "--mteb-results", type=Path, metavar="DIR", help="mteb's results too, in the layout of its result repository"
+    )
+    parser.add_argument(
         "--test",
         action="store_true",
         help="test the boards: intervals of all scores, every method against the baseline, groups not told apart",
     )
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the tasks' labels are, as in the run")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="tasks of your own")
     parser.add_argument(
         "--baseline", default="mean", metavar="METHOD", help="that the others are tested against (default: mean)"
     )
@@ -265,6 +272,7 @@ def compare_parser() -> Parser:
     )
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the tasks' labels are, as in the run")
+    parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="tasks of your own")
     parser.add_argument(
         "--setting", action="append", default=[], metavar="ID", help="which setting, where a method has several"
     )
@@ -377,12 +385,23 @@ def export_parser() -> Parser:
     """Of `run_bench.py export`."""
     parser = Parser(
         prog="run_bench.py export",
-        description="Writes a method as a sentence-transformers model folder that needs no code of ours, after "
-        "checking that both embed alike.",
+        description="Writes a method as a folder that needs no FuseBench, after checking that both embed alike.",
         epilog="exit codes: 0 written, 1 the vectors differ and nothing is written, 2 the input cannot be used",
     )
     parser.add_argument("method", metavar="METHOD", help="a sentence, a catalogue name, or a folder below trained/")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="new or empty")
+    _export_flags(parser)
+    return parser
+
+
+def _export_flags(parser: argparse._ActionsContainer) -> None:
+    """What is exported, and as what."""
+    parser.add_argument(
+        "--format",
+        default="sentence-transformers",
+        choices=("sentence-transformers", "onnx"),
+        help="a model of sentence-transformers, or one graph for onnxruntime (default: %(default)s)",
+    )
     parser.add_argument("--backbone", metavar="NAME_OR_PATH", help="as in a run (default: all-MiniLM-L6-v2)")
     parser.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="whose scores go into the model card"
@@ -392,6 +411,20 @@ def export_parser() -> Parser:
     parser.add_argument("--max-length", type=_positive, metavar="N", help="tokens a text (default: the backbone's)")
     parser.add_argument("--device", default="auto", help="where both are compared (default: %(default)s)")
     parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
+
+
+def push_parser() -> Parser:
+    """Of `run_bench.py push`."""
+    parser = Parser(
+        prog="run_bench.py push",
+        description="Sends an exported model to the hub, in one commit; a method is exported first.",
+        epilog="The access token is that of `hf auth login` or HF_TOKEN; the hub's address that of HF_ENDPOINT.",
+    )
+    parser.add_argument("model", metavar="DIR_OR_METHOD", help="a folder of export, or what export takes")
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private; one that is there stays as it is")
+    parser.add_argument("--dry-run", action="store_true", help="show files and model card, send nothing")
+    _export_flags(parser)
     return parser
 
 

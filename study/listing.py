@@ -72,6 +72,10 @@ def _tasks(flags: argparse.Namespace) -> Rows:
         raise InputError(
             f"--data-dir {flags.data_dir} is not a folder: give the folder that holds one folder per task."
         )
+    if flags.plugin:  # which costs importing torch
+        from fusebench.methods.registry import load_plugins
+
+        load_plugins(flags.plugin)
     names = available_tasks()
     local = sorted(p.name for p in flags.data_dir.iterdir() if p.is_dir()) if flags.data_dir else []
     rows = [(name, "in the data folder" if name in local else "") for name in names]

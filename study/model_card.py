@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard import metadata_load
 
+from fusebench.benchmarks.board_tests import ScoreWithInterval
 from fusebench.benchmarks.board_words import counted, text_set
 from fusebench.benchmarks.record import Record
+from fusebench.benchmarks.task_source import mteb_task
 from fusebench.methods.backbone_source import Source
 from fusebench.study.loading import LoadedMethod
+from fusebench.study.model_usage import Usage
 from fusebench.study.saved_methods import SavedMethod
 
 _HUB_TASKS = {"STS": "sentence-similarity", "Retrieval": "text-retrieval"}  # as mteb maps its types
@@ -24,21 +27,25 @@ _CARD = """\
 
 # {name}
 
-Texts to vectors by the method `{sentence}`, exported by FuseBench {fusebench} with the modules of
-sentence-transformers alone:
+Texts to vectors by the method `{sentence}`, exported by FuseBench {fusebench} {made_of}:
 
 ```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{name}")  # this folder
-vectors = model.encode(["a text", "another one"])
+{code}
 ```
 
 {facts}
 """
 
 
-def model_card(name: str, loaded: LoadedMethod, scores: Sequence[Record], difference: float) -> str:
+def model_card(
+    name: str,
+    loaded: LoadedMethod,
+    scores: Sequence[Record],
+    difference: float,
+    usage: Usage,
+    *,
+    intervals: Mapping[str, ScoreWithInterval],
+) -> str:
     """Markdown below a YAML header as the hub reads it.
 
     Args:
@@ -46,17 +53,21 @@ def model_card(name: str, loaded: LoadedMethod, scores: Sequence[Record], differ
         loaded: what was exported.
         scores: records of this very model.
         difference: the largest of a coordinate between the exported model and FuseBench.
+        usage: how the folder is read.
+        intervals: of the scores that were tested, by the id of their record.
     """
-    sections = [_facts(loaded, difference)]
+    sections = [_facts(loaded, difference, usage.package)]
     if loaded.saved is not None:
         sections.append("## Training\n\n" + _training(loaded.saved))
     if scores:
-        sections.append("## Scores\n\n" + _scores(scores))
+        sections.append("## Scores\n\n" + _scores(scores, intervals))
     return _CARD.format(
-        header=_header(name, loaded.backbone.source, scores),
+        header=_header(name, loaded.backbone.source, scores, usage),
         name=name,
         sentence=loaded.method.name,
         fusebench=_version(),
+        made_of=usage.made_of,
+        code=usage.code(name),
         facts="\n\n".join(sections),
     )
 
@@ -68,20 +79,14 @@ def stated_licence(source: Source) -> str | None:
     return licence if isinstance(licence, str) else None
 
 
-def _header(name: str, source: Source, scores: Sequence[Record]) -> str:
+def _header(name: str, source: Source, scores: Sequence[Record], usage: Usage) -> str:
     data = ModelCardData(
         model_name=name,
         license=stated_licence(source),
         base_model=source.name if "/" in source.name else None,  # other names lead nowhere on the hub
-        library_name="sentence-transformers",
+        library_name=usage.tags[0],
         pipeline_tag="sentence-similarity",
-        tags=[
-            "sentence-transformers",
-            "sentence-similarity",
-            "feature-extraction",
-            "fusebench",
-            *["mteb"] * any(scores),
-        ],
+        tags=[*usage.tags, "sentence-similarity", "feature-extraction", "fusebench", *["mteb"] * any(scores)],
         eval_results=[result for record in scores for result in _results(record)] or None,
     )
     return data.to_yaml().strip()
@@ -115,12 +120,11 @@ def _dataset(record: Record) -> str:
     task = record.spec.task
     if task.source != "hub":
         return task.name
-    import mteb
+    known = mteb_task(task.name)
+    return task.name if known is None else str(known.metadata.dataset["path"])
 
-    return str(mteb.get_task(task.name).metadata.dataset["path"])
 
-
-def _facts(loaded: LoadedMethod, difference: float) -> str:
+def _facts(loaded: LoadedMethod, difference: float, package: str) -> str:
     method, source = loaded.method, loaded.backbone.source
     parts = [part for part in method.parts if part.card.kind in ("fusion", "transform")]
     rows = {
@@ -131,7 +135,7 @@ def _facts(loaded: LoadedMethod, difference: float) -> str:
         "its licence": stated_licence(source) or "not stated in its folder",
         "longest input": f"{loaded.backbone.limit.tokens} tokens; the rest is cut off",
         **({"fitted on": text_set(loaded.fit.spec)} if method.fitted else {}),
-        "checked with": f"sentence-transformers {importlib.metadata.version('sentence-transformers')}, whose vectors "
+        "checked with": f"{package} {importlib.metadata.version(package)}, whose vectors "
         f"differ from FuseBench's by at most {difference:.1e} a coordinate",
     }
     return _table(("", ""), list(rows.items()))
@@ -161,20 +165,29 @@ def _training(saved: SavedMethod) -> str:
     return _table(("", ""), list(rows.items()))
 
 
-def _scores(scores: Sequence[Record]) -> str:
+def _scores(scores: Sequence[Record], intervals: Mapping[str, ScoreWithInterval]) -> str:
     rows = [
         (
             record.spec.task.name,
             f"{score.subset}, {score.split}",
             score.metric,
             f"{score.value:.4f}",
+            _interval(record, intervals),
             record.spec.software["mteb"],
         )
         for record in scores
         for score in record.scores
         if score.is_main
     ]
-    return _table(("task", "subset, split", "metric", "score", "mteb"), rows)
+    return _table(("task", "subset, split", "metric", "score", "95 % interval", "mteb"), rows)
+
+
+def _interval(record: Record, intervals: Mapping[str, ScoreWithInterval]) -> str:
+    """Of the task's score, which is the mean where a task has several."""
+    if record.spec_id not in intervals:
+        return "not tested"
+    interval = intervals[record.spec_id].widest_known
+    return f"{interval.low:.4f} to {interval.high:.4f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -36,6 +36,11 @@ _EXPRESSIBLE = (
     "whiten, abtt, standardize and normalize"
 )
 
+
+class NotStockError(InputError):
+    """A fusion that sentence-transformers' own modules cannot say."""
+
+
 Map = tuple[NDArray[np.float64], NDArray[np.float64]]  # A [out, in] and b [out] of y = A x + b
 
 
@@ -64,14 +69,13 @@ def stock_form(method: Method, fusion: Fusion, transforms: Sequence[Transform], 
         backbone: what it reads.
 
     Raises:
-        InputError: if sentence-transformers' own modules cannot say it, with what they can.
+        NotStockError: if sentence-transformers' own modules cannot say the fusion, with what they can.
+        InputError: if they cannot say a transform.
     """
-    if backbone.remote_code:
-        raise InputError("the backbone comes with code of its own, which stock modules do not load.")
     mode, weights = _pooling(method, fusion, backbone)
     total = float(weights.sum())
     if abs(total) <= 1e-3 * np.abs(weights).sum():
-        raise InputError(
+        raise NotStockError(
             f"{method.fusion}: its layer weights sum to 0, and sentence-transformers divides by their sum."
         )
     layers = weights / total
@@ -79,9 +83,16 @@ def stock_form(method: Method, fusion: Fusion, transforms: Sequence[Transform], 
     scale: list[Map | None] = []
     if abs(total - 1) > 1e-6:
         scale = [(total * np.eye(fusion.out_dim), np.zeros(fusion.out_dim))]
-    named = zip(method.transforms, transforms, strict=True)
-    maps = [*scale, *(_map(part.name, transform) for part, transform in named)]
-    return StockForm(mode, None if alone else layers, tuple(maps))
+    return StockForm(mode, None if alone else layers, (*scale, *maps_of(method, transforms)))
+
+
+def maps_of(method: Method, transforms: Sequence[Transform]) -> list[Map | None]:
+    """The method's transforms, fitted, each as a map of vectors.
+
+    Raises:
+        InputError: if sentence-transformers' own modules cannot say one.
+    """
+    return [_map(part.name, transform) for part, transform in zip(method.transforms, transforms, strict=True)]
 
 
 def _pooling(method: Method, fusion: Fusion, backbone: Backbone) -> tuple[str, NDArray[np.float64]]:
@@ -91,7 +102,7 @@ def _pooling(method: Method, fusion: Fusion, backbone: Backbone) -> tuple[str, N
     if weights is not None:
         return ("mean" if fusion.needs == Needs.MEANS else "cls"), weights
     if name not in _TOKEN_MODES:
-        raise InputError(f"sentence-transformers has no modules of its own for {method.fusion}; {_EXPRESSIBLE}.")
+        raise NotStockError(f"sentence-transformers has no modules of its own for {method.fusion}; {_EXPRESSIBLE}.")
     return _TOKEN_MODES[name], np.eye(shape.states)[fusion.layers[0]]
 
 
@@ -125,17 +136,29 @@ def stock_model(form: StockForm, backbone: Backbone, *, tuned: bool = False) -> 
         InputError: if batches cannot be padded.
     """
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
-    modules: list[Any] = [_transformer(form, backbone, tuned)]
+    modules: list[Any] = [transformer_module(backbone, all_layers=form.layers is not None, tuned=tuned)]
     if form.layers is not None:
         modules.append(_mixture(form.layers, backbone))
     modules.append(Pooling(backbone.shape.dim, form.mode))
-    modules += [Normalize() if one is None else _dense(*one) for one in form.maps]
+    modules += map_modules(form.maps)
     return SentenceTransformer(modules=modules, device=str(backbone.device))
 
 
-def _transformer(form: StockForm, backbone: Backbone, tuned: bool) -> Any:
+def transformer_module(backbone: Backbone, *, all_layers: bool, tuned: bool) -> Any:
+    """The backbone as a module, read anew from its folder.
+
+    Args:
+        backbone: where from, with which limit and type.
+        all_layers: whether the states of all layers are put out.
+        tuned: whether the backbone's weights are no longer those of its folder.
+
+    Raises:
+        InputError: if it brings code of its own, or batches cannot be padded.
+    """
+    if backbone.remote_code:
+        raise InputError("the backbone comes with code of its own, which stock modules do not load.")
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     folder = backbone.source.folder
@@ -145,7 +168,7 @@ def _transformer(form: StockForm, backbone: Backbone, tuned: bool) -> Any:
             max_seq_length=backbone.limit.tokens,
             do_lower_case=stated_lower_case(folder),
             model_kwargs={"dtype": DTYPES[backbone.dtype]},
-            config_kwargs={} if form.layers is None else {"output_hidden_states": True},
+            config_kwargs={"output_hidden_states": True} if all_layers else {},
         )
     if tuned:
         transformer.model.load_state_dict(backbone.model.state_dict())
@@ -167,6 +190,13 @@ def _mixture(layers: NDArray[np.float64], backbone: Backbone) -> Any:
     weights = torch.nn.Parameter(torch.from_numpy(layers).float())
     shape = backbone.shape
     return WeightedLayerPooling(shape.dim, num_hidden_layers=shape.blocks, layer_start=0, layer_weights=weights)
+
+
+def map_modules(maps: Sequence[Map | None]) -> list[Any]:
+    """Each as a Dense or a Normalize module."""
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    return [Normalize() if one is None else _dense(*one) for one in maps]
 
 
 def _dense(matrix: NDArray[np.float64], shift: NDArray[np.float64]) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from sentence_transformers import SentenceTransformer
 
 import fusebench
 from fusebench.benchmarks.store import Store
@@ -18,8 +19,9 @@ from fusebench.methods import registry
 from fusebench.methods.encoder import Encoder
 from fusebench.methods.grammar import parse
 from fusebench.methods.pooling_config import native_sentence
+from fusebench.methods.scaling import Standardize
 from fusebench.run_bench import main
-from fusebench.study import export, saved_methods
+from fusebench.study import export, saved_methods, text_sets
 from fusebench.study.loading import LoadedMethod, load_method
 from fusebench.study.text_sets import load_texts
 from tests.tiny_gate import bench, make_world, options
@@ -34,14 +36,19 @@ MAPPED = (
     *("mean+whiten(k=7)", "cls+abtt(d=2)", "max+standardize", "mean+normalize+whiten(k=9)"),
     "last-k-sum(k=2)+whiten(k=5)+normalize",
 )
+OWN_CODE = (
+    *("hire(untrained)", "layer-attention(untrained)", "max-mean", "last-k-concat(k=2)", "sbert-wk"),
+    *("scalar-mix(untrained,layer_norm=text)", "latent-attention(untrained)+whiten(k=5)", "dwatt(untrained)"),
+    *("layer-graph(untrained)", "cls-lstm(untrained)", "max-cls+normalize"),
+)
 TEXTS = ["the cat sat on the mat.", "a dog", " ", "THE Cat w30, dogs!", "w1 w2 w3 " * 60, "東京 naïve", "w7"]
 SCRIPT = """
 import sys
 sys.modules["fusebench"] = None  # importing it fails
 import json, numpy as np
 from sentence_transformers import SentenceTransformer
-texts, folders, out = json.loads(sys.argv[1])
-models = [SentenceTransformer(folder, device="cpu", trust_remote_code=False) for folder in folders]
+texts, folders, trusted, out = json.loads(sys.argv[1])
+models = [SentenceTransformer(one, device="cpu", trust_remote_code=one in trusted) for one in folders + trusted]
 np.savez(out, *[model.encode(texts, batch_size=3, show_progress_bar=False) for model in models])
 """
 
@@ -68,7 +75,9 @@ def loaded(sentence, fit, backbone="bert", max_length=None):
     if isinstance(backbone, str) and max_length is None:
         once, method = backbone_of(backbone), parse(sentence)
         (method,) = method.on(once.shape)
-        return LoadedMethod(once, method, method.build_fusion(once.shape), load_texts(fit, None), None)
+        return LoadedMethod(
+            once, method, method.build_fusion(once.shape), load_texts(fit or text_sets.DEFAULT, None), None
+        )
     folder = folder_of(backbone) if isinstance(backbone, str) else backbone
     return load_method(sentence, str(folder), device="cpu", max_length=max_length, fit=fit)
 
@@ -78,8 +87,6 @@ def ours(one, texts=TEXTS):
 
 
 def theirs(folder, texts=TEXTS):
-    from sentence_transformers import SentenceTransformer
-
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(
         texts, show_progress_bar=False
     )
@@ -101,17 +108,18 @@ def exported(one, folder, out=None):
 def without_us(tmp_path_factory, fit):
     """Every exportable method with our vectors, and those of a process in which fusebench cannot be imported."""
     root = tmp_path_factory.mktemp("exported")
-    cases = {sentence: loaded(sentence, fit) for sentence in (*POOLINGS, *LAYERED, *MAPPED)}
-    folders = [exported(one, root / str(number)) for number, one in enumerate(cases.values())]
-    told = json.dumps([TEXTS, [str(folder) for folder in folders], str(root / "vectors.npz")])
+    cases = {sentence: loaded(sentence, fit) for sentence in (*POOLINGS, *LAYERED, *MAPPED, *OWN_CODE)}
+    folders = {one: str(exported(cases[one], root / str(number))) for number, one in enumerate(cases)}
+    trusted = [folders.pop(sentence) for sentence in OWN_CODE]
+    told = json.dumps([TEXTS, list(folders.values()), trusted, str(root / "vectors.npz")])
     done = subprocess.run([sys.executable, "-c", SCRIPT, told], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     vectors = np.load(root / "vectors.npz").values()
     return {sentence: (ours(one), found) for (sentence, one), found in zip(cases.items(), vectors, strict=True)}
 
 
-@pytest.mark.parametrize("sentence", [*POOLINGS, *LAYERED, *MAPPED])
-def test_every_native_method_embeds_alike_without_fusebench_and_without_trusted_code(without_us, sentence):
+@pytest.mark.parametrize("sentence", [*POOLINGS, *LAYERED, *MAPPED, *OWN_CODE])
+def test_every_method_embeds_alike_without_fusebench_and_native_ones_without_trusted_code(without_us, sentence):
     expected, found = without_us[sentence]
     assert_alike(found, expected)
     assert len(np.unique(expected.round(3), axis=0)) > 1 or "layer=0" in sentence
@@ -202,7 +210,6 @@ def command(world, method, to, runs):
 def test_stock_mteb_gives_an_exported_folder_the_scores_of_our_records(world, runs, tmp_path, method, capsys):
     """Those that the model card states, too."""
     import mteb
-    from sentence_transformers import SentenceTransformer
 
     from fusebench.benchmarks.mteb_bridge import quiet
     from fusebench.benchmarks.tasks import find_tasks, load_task
@@ -295,36 +302,101 @@ def test_what_is_more_than_a_pooling_is_refused_as_native_and_still_serves_as_a_
 # ---- what is not exported
 
 
-@pytest.mark.parametrize(
-    ("sentence", "what"),
-    [
-        *[("last-k-concat(k=2)", "last-k-concat"), ("max-mean", "max-mean"), ("sbert-wk", "sbert-wk")],
-        *[("hire(untrained)", "hire"), ("prompt-mask", "prompt-mask"), ("scalar-mix(untrained,layer_norm=text)", "")],
-    ],
-)
-def test_what_stock_modules_cannot_say_is_refused_with_what_they_can(tmp_path, fit, sentence, what, capsys):
-    to = tmp_path / "m"
-    assert main(["export", sentence, "--to", str(to), "--backbone", str(folder_of("bert")), "--fit", fit]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: sentence-transformers has no modules of its own for {what}")
-    assert "these can be said: cls, mean, max" in said
-    assert not to.exists()
-
-
-def test_a_sum_whose_weights_cancel_is_refused(tmp_path, fit):
-    one = loaded("scalar-mix(untrained)", fit)
-    one.fusion.gamma.data.zero_()
-    with pytest.raises(InputError, match="weights sum to 0"):
-        export.export(one, tmp_path / "m", tmp_path)
-
-
-def test_transforms_of_third_parties_are_refused(tmp_path, fit, monkeypatch):
-    from fusebench.methods.scaling import Standardize
-
+@pytest.mark.parametrize("sentence", ["prompt-mask", "last-k-concat(k=2)+mine"])
+def test_what_no_module_can_do_is_refused_before_anything_is_written(tmp_path, fit, sentence, monkeypatch):
     monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
     registry.register("mine", paper="none")(type("Mine", (Standardize,), {"__doc__": "Mine."}))
-    with pytest.raises(InputError, match="no module of its own for mine"):
-        export.export(loaded("mean+mine", fit), tmp_path / "m", tmp_path)
+    with pytest.raises(InputError, match=r"reads a text inside a template|no module of its own for mine"):
+        export.export(loaded(sentence, fit), tmp_path / "m", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- what brings its own code along
+
+PLUGIN = """
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fusebench.methods.parts import Fusion
+from fusebench.methods.registry import register
+from fusebench.methods.states import Needs
+
+
+@register("{name}", paper="mine")
+class Gain(Fusion):
+    "What the blocks add: `mean_t h_L - mean_t h_0`."
+
+    needs = Needs.MEANS
+
+    def __init__(self, shape):
+        super().__init__()
+        self.layers, self.out_dim = (0, shape.blocks), shape.dim
+
+    def forward(self, states) -> Float[Tensor, "batch out"]:
+        return states.mean(self.layers[1]) - states.mean(0)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Writes and loads a plugin, after some change, and gives its fusion on the tiny BERT."""
+
+    def load(name, change=lambda text: text):
+        monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+        file = tmp_path / f"{name}.py"
+        file.write_text(change(PLUGIN.format(name=name)))
+        registry.load_plugins([file])
+        return loaded(name, text_sets.DEFAULT)
+
+    return load
+
+
+def test_a_fusion_of_a_plugin_is_exported_with_its_file(tmp_path, plugin):
+    one = plugin("what-is-gained")
+    folder = exported(one, tmp_path / "m")
+    assert "jaxtyping" not in (folder / "what_is_gained.py").read_text()
+    found = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True).encode(TEXTS)
+    assert_alike(found, ours(one))
+    assert np.abs(found - ours(loaded("mean", text_sets.DEFAULT))).max() > 0.1
+
+
+def test_what_is_loaded_can_be_saved_and_loaded_again(tmp_path, fit):
+    one = loaded("dwatt(untrained)+whiten(k=3)", fit)
+    first = SentenceTransformer(str(exported(one, tmp_path / "m")), device="cpu", trust_remote_code=True)
+    first.save(str(tmp_path / "again"))
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(again.encode(TEXTS), first.encode(TEXTS), rtol=0, atol=1e-6)
+
+
+def test_code_that_is_not_trusted_does_not_run(tmp_path, fit):
+    folder = exported(loaded("max-mean", fit), tmp_path / "m")
+    (folder / "layer_mix.py").write_text("raise AssertionError('it ran')")
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        SentenceTransformer(str(folder), device="cpu")
+    card = ModelCard.load(folder / "README.md")
+    assert 'SentenceTransformer("m", trust_remote_code=True)' in card.text
+    assert "custom_code" in card.data.tags
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("needy", lambda text: text.replace("from torch", "import pydantic\nfrom torch", 1), "imports pydantic"),
+        ("eager", lambda text: text.replace("from __future__ import annotations", ""), "imports jaxtyping"),
+        ("whole", lambda text: text.replace("from torch", "import fusebench\nfrom torch", 1), "imports fusebench"),
+    ],
+)
+def test_a_plugin_that_cannot_be_brought_along_is_refused_with_the_reason(tmp_path, plugin, name, change, said):
+    with pytest.raises(InputError, match=f"{name}.py {said}, which an exported model cannot bring along"):
+        export.export(plugin(name, change), tmp_path / "m", tmp_path)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_plugin_whose_file_is_named_as_one_of_ours_is_refused(tmp_path, plugin):
+    with pytest.raises(InputError, match=r"two files named states\.py; rename that of Gain"):
+        export.export(plugin("states"), tmp_path / "m", tmp_path)
 
 
 @pytest.mark.parametrize("content", ["file", "folder"])
@@ -360,7 +432,7 @@ def test_a_model_that_embeds_otherwise_is_not_written_and_the_exit_code_is_1(tmp
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
 def test_an_end_half_way_leaves_nothing_that_looks_whole(tmp_path, fit, monkeypatch, end):
-    def stop(*arguments):
+    def stop(*arguments, **settings):
         raise end
 
     monkeypatch.setattr(export, "model_card", stop)
