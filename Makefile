@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: check format lint types test
+.PHONY: check format lint types test docs
 
 check: lint types test
 
@@ -20,3 +20,7 @@ types:
 
 test:
 	$(PYTHON) -m pytest
+
+# Warnings, among them links that lead nowhere, are errors. No network.
+docs:
+	$(PYTHON) -m sphinx -W --keep-going --quiet -b html docs build/docs
