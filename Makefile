@@ -16,7 +16,7 @@ lint:
 types:
 	mkdir -p build/types && ln -sfn ../.. build/types/fusebench
 	MYPYPATH=build/types $(PYTHON) -m mypy -p fusebench.methods -p fusebench.benchmarks -p fusebench.study \
-		-m fusebench -m fusebench.errors -m fusebench.testing -m fusebench.run_bench
+		-m fusebench -m fusebench.errors -m fusebench.testing -m fusebench.run_bench -p docs.generator
 
 test:
 	$(PYTHON) -m pytest

@@ -72,7 +72,8 @@ def _paragraph(block: str) -> str:
 
 
 def _arguments(block: str) -> Iterator[tuple[str, str]]:
-    name, lines = "", []
+    name = ""
+    lines: list[str] = []
     for line in block.splitlines()[1:]:
         start = _ARGUMENT.fullmatch(line)
         if start:
