@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
+from rich.markup import escape
 from rich.table import Table
 
 from fusebench.errors import InputError
@@ -28,7 +29,7 @@ def show(flags: argparse.Namespace) -> int:
         return 0
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     screen.print(table)
     if flags.what == "methods":
         screen.print(
@@ -61,7 +62,7 @@ def _parts() -> Table:
     table = Table("part", "kind", "parameters", "source", "formula", box=None, pad_edge=False)
     for card in cards():
         parameters = ", ".join(f"{name}={write_value(value)}" for name, value in card.defaults.items())
-        table.add_row(card.name, card.kind, parameters, card.paper, card.summary)
+        table.add_row(card.name, card.kind, *map(escape, (parameters, card.paper, card.summary)))
     return table
 
 

@@ -19,8 +19,10 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 GATE = ROOT / "examples" / "github-actions-gate.yml"
 
 
-def steps(path):
-    (job,) = yaml.safe_load(path.read_text())["jobs"].values()
+def steps(path, name=None):
+    """The job of that name, else the first, and the commands that it runs."""
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+    job = jobs[name] if name else next(iter(jobs.values()))
     return job, [step["run"] for step in job["steps"] if "run" in step]
 
 
@@ -39,6 +41,13 @@ def test_ci_runs_the_tests_of_the_readme_on_every_python_from_the_oldest_support
     versions = job["strategy"]["matrix"]["python-version"]
     assert versions == [f"3.{minor}" for minor in range(11, 11 + len(versions))]
     assert PROJECT["requires-python"] == f">={versions[0]}"
+
+
+def test_ci_builds_the_documentation_with_what_its_extra_installs():
+    _, run = steps(ROOT / ".github" / "workflows" / "ci.yml", "docs")
+    assert run[-1] == "make docs PYTHON=python"
+    assert run[:-1] == ['python -m pip install -c constraints.txt -e ".[docs]"']
+    assert re.search(r"^docs:\n\t.* -m sphinx -W ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def commands():
