@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Protocol, runtime_checkable
@@ -23,6 +24,7 @@ from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.batching import plan_batches
 from fusebench.methods.parts import Fusion
+from fusebench.methods.recipe import mix
 from fusebench.methods.states import LayerStates, Needs, PooledStates
 
 # Tokens in a batch. On a processor small batches stay in cache; a GPU wants many.
@@ -87,7 +89,7 @@ class SharedPass:
             1 elsewhere. Results do not depend on it.
         progress: called after each batch.
         noise_seed: runs the backbone with its dropout on, one batch after the other; None is without noise.
-        journal: keeps finished batches for the same command after a kill; not with noise, which is drawn in order.
+        journal: keeps finished batches for the same command after a kill.
     """
 
     def __init__(
@@ -118,9 +120,9 @@ class SharedPass:
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(kind, 4096)
         self.workers = workers or (torch.get_num_threads() if kind == "cpu" else 1)
         if noise_seed is not None:
-            self.workers = 1  # batches draw from one generator, so their order counts
+            self.workers = 1  # the generator that noise is drawn from belongs to the process
         self._noise_seed = noise_seed
-        self._journal = journal if noise_seed is None else None
+        self._journal = journal
         self.progress = progress or (lambda done, total: None)
         self._memory_of = (str(backbone.device), backbone.source.weights_sha256, str(dtype))
         fitting = min(self.batch_tokens, _fitting.get(self._memory_of, self.batch_tokens))
@@ -273,7 +275,8 @@ class SharedPass:
                 except queue.Empty:
                     return
                 try:
-                    self._run_batch(batch, inputs, markers, offset)
+                    with self._noise(int(batch[0]) + offset):
+                        self._run_batch(batch, inputs, markers, offset)
                     with self._lock:
                         self._tick()
                         self.statistics.tokens += sum(lengths[i] for i in batch if not restored[i])
@@ -284,10 +287,8 @@ class SharedPass:
                     failures.append(error)
                     return
 
-        noise = contextlib.nullcontext() if self._noise_seed is None else self.backbone.noisy(self._noise_seed)
         try:
-            with noise:
-                self._in_threads(work, failures)
+            self._in_threads(work, failures)
         finally:
             if self._journal is not None:
                 self._journal.flush(lambda: self._sound(offset), self.statistics)
@@ -299,6 +300,12 @@ class SharedPass:
         if self._journal is None:
             return np.zeros(len(inputs), dtype=bool)
         return self._journal.restore(inputs, markers, self._sound(offset), self.statistics)
+
+    def _noise(self, row: int) -> AbstractContextManager[None]:
+        """Drawn anew for each batch, which is told by its first row: it depends on no batch before it."""
+        return (
+            contextlib.nullcontext() if self._noise_seed is None else self.backbone.noisy(mix(self._noise_seed, row))
+        )
 
     def _sound(self, offset: int) -> Arrays:
         """The arrays from a row on, without those of fusions that failed."""

@@ -24,6 +24,7 @@ from fusebench.methods.parts import Fusion
 from fusebench.study.plan import Plan
 
 SECONDS = 30.0  # of computing that a chunk holds: what a kill can cost
+_SCHEMA = 1  # of the files; another one is another folder
 _ABANDONED_SECONDS = 7 * 24 * 3600.0
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class PassJournals:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         cells = sorted(cell.spec.spec_id for cell in plan.cells)
-        self.folder = store.out / "checkpoints" / f"pass-{digest([cells, plan.options.rerun])}"
+        self.folder = store.out / "checkpoints" / f"pass-{digest([_SCHEMA, cells, plan.options.rerun])}"
         self._plan, self._store = plan, store
 
     def of(self, what: str, fusions: Mapping[str, Fusion], backbone: Backbone) -> PassJournal:
@@ -125,10 +126,12 @@ class PassJournal:
                 self._set_aside(path, error)
                 continue
             labels = {key: self._label(key) for key in arrays}
+            if not tensors.keys() >= {"inputs", *labels.values()}:
+                continue  # written without a fusion that is wanted now
             rows = np.array([row_of.get(key.tobytes(), -1) for key in tensors["inputs"].numpy()], dtype=np.int64)
             known = rows >= 0
-            if not known.any() or not tensors.keys() >= set(labels.values()):
-                continue  # of other texts, or written without a fusion that is wanted now
+            if not known.any():
+                continue
             for key, array in arrays.items():
                 array[rows[known]] = tensors[labels[key]].numpy()[known]
             done[rows[known]] = True
@@ -153,7 +156,7 @@ class PassJournal:
         with self._lock:
             if self._keeping and self._pending and self._sizes:
                 self._write(*self._chunk(arrays(), statistics))
-            self._pending = []
+            self._pending, self._inputs, self._markers = [], (), None
 
     def _chunk(self, arrays: Arrays, statistics: PassStatistics) -> tuple[np.ndarray, Arrays, dict[str, Any]]:
         """The rows that wait, the arrays that hold them, and what they took."""

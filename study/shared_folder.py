@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fusebench.benchmarks.mounts import locks_are_local
 from fusebench.benchmarks.store import Store
 from fusebench.study.damage import forget_finished_checkpoints, quarantine_cells, quarantine_trainings
 from fusebench.study.plan import Plan
@@ -23,6 +24,8 @@ def run_in_shared_folder(plan: Plan, store: Store, say: Callable[[str], None], p
     Raises:
         InputError: if the folder cannot be written, or its file system has no locks.
     """
+    if locks_are_local(store.out):
+        say(f"note: locks in {store.out} hold on this machine alone, as its mount says; start no run on another one")
     for line in quarantine_cells(plan, store):
         say(f"to quarantine: {line}")
     finished = {} if plan.options.rerun else store.finished()

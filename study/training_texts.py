@@ -63,7 +63,7 @@ def frozen_source(
                 batch_tokens=options.batch_tokens if view is None else None,
                 progress=lambda done, total: progress("states of the training texts", done, total),
                 noise_seed=None if view is None else _NOISE + view,
-                journal=journals.of(f"training {rows}", fusions, backbone),
+                journal=journals.of(f"training {rows}, view {view}", fusions, backbone),
             )
             shared.ensure(texts)
             return shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -38,9 +39,18 @@ def world(tmp_path_factory):
 def test_nothing_is_lost_wherever_a_run_is_killed(number, world, tmp_path):
     made, expected, whole = world
     kill = points(20260101, 3, whole)[number]
-    point = survey(made, expected, tmp_path / "killed", **kill)
+    point = survey(made, expected, whole, tmp_path / "killed", **kill)
     assert isinstance(point, Point)
     assert point.lost == "", point
+
+
+def test_a_run_killed_while_it_encodes_passes_no_text_twice_but_those_in_work(world, tmp_path):
+    made, expected, whole = world
+    files = [number for number, line in enumerate(whole.did, 1) if re.match(r"os.rename checkpoints/pass-", line)]
+    point = survey(made, expected, whole, tmp_path / "killed", kill_at=files[len(files) * 3 // 4])
+    assert (point.phase, point.lost, point.difference) == ("encoding", "", 0.0)
+    assert point.passed > 0.5
+    assert point.redone < 0.1
 
 
 def test_eight_runs_from_python_of_the_same_cells_lose_nothing_and_train_once(world, tmp_path):

@@ -157,6 +157,15 @@ def test_what_was_spent_before_is_counted_and_so_is_the_batch_that_fitted(bert, 
     assert again.statistics.fusion_seconds["sbert-wk"] >= 0.99 * first.statistics.fusion_seconds["sbert-wk"]
 
 
+def test_noise_of_a_batch_depends_on_no_batch_before_it(bert, store, monkeypatch):
+    whole = vectors(passed(bert, None, noise_seed=7))
+    assert not np.array_equal(whole["mean"], vectors(passed(bert, None))["mean"])
+    assert not np.array_equal(whole["mean"], vectors(passed(bert, None, noise_seed=8))["mean"])
+    cut_off(bert, monkeypatch, journal(store), 3, noise_seed=7)
+    found = vectors(passed(bert, journal(store), noise_seed=7))
+    assert all(np.array_equal(found[name], whole[name]) for name in SENTENCES)
+
+
 def test_template_and_inputs_of_one_spelling_are_kept_apart_by_the_place_of_the_mask(bert, store):
     whole = vectors(passed(bert, None, ["prompt-mask"]))
     passed(bert, journal(store, ["prompt-mask"]), ["prompt-mask"]).ensure(TEXTS)

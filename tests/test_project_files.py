@@ -17,8 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GATE = ROOT / "examples" / "github-actions-gate.yml"
 
 
-def steps(path):
-    (job,) = yaml.safe_load(path.read_text())["jobs"].values()
+def steps(path, name=None):
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+    job = jobs[name or next(iter(jobs))]
     return job, [step["run"] for step in job["steps"] if "run" in step]
 
 
@@ -37,6 +38,12 @@ def test_ci_runs_the_tests_of_the_readme_on_every_python_from_the_oldest_support
     versions = job["strategy"]["matrix"]["python-version"]
     assert versions == [f"3.{minor}" for minor in range(11, 11 + len(versions))]
     assert PROJECT["requires-python"] == f">={versions[0]}"
+
+
+def test_ci_audits_what_is_pinned():
+    _, (audit,) = steps(ROOT / ".github" / "workflows" / "ci.yml", "audit")
+    assert "pip-audit==" in audit
+    assert audit.endswith("--requirement constraints.txt")
 
 
 def commands():
