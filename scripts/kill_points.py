@@ -79,6 +79,7 @@ def main() -> int:
     place = flags.out / "kill_points.json"
     held = json.loads(place.read_text()) if flags.add else {"seeds": [], "points": []}
     surveyed = [Point(**point) for point in held["points"]]
+    seeds = [*held["seeds"], flags.seed]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         world = world_in(folder / "world")
@@ -90,10 +91,9 @@ def main() -> int:
         for number, kill in enumerate(points(flags.seed, flags.points, whole), 1):
             surveyed.append(survey(world, expected, whole, folder / "killed", **kill))
             print(f"{number} of {flags.points}: {surveyed[-1]}", flush=True)
-    seeds = [*held["seeds"], flags.seed]
-    content = {"seeds": seeds, "points": [asdict(point) for point in surveyed]}
-    atomic_write(place, json.dumps(content, indent=1) + "\n")
-    atomic_write(flags.out / "kill_points.md", table(surveyed, seeds))
+            content = {"seeds": seeds, "points": [asdict(point) for point in surveyed]}
+            atomic_write(place, json.dumps(content, indent=1) + "\n")
+            atomic_write(flags.out / "kill_points.md", table(surveyed, seeds))
     return 1 if any(point.lost for point in surveyed) else 0
 
 
