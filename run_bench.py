@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 INSTALL = "fusebench is not installed; in this folder run: python -m pip install -c constraints.txt -e ."
@@ -187,15 +188,17 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         return 141
-    except OSError as error:
-        if error.errno not in DISK_REFUSES:
-            raise
-        place = Path(str(error.filename or tempfile.gettempdir()))
-        print(f"error: {disk_error('write', place, error)}", file=sys.stderr)
-        return 2
     except ModuleNotFoundError as error:
         print(f"the package {error.name} is missing; {INSTALL}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_REFUSES:
+            place = Path(str(error.filename or tempfile.gettempdir()))
+            print(f"error: {disk_error('write', place, error)}", file=sys.stderr)
+            return 2
+        # As Python shows it, but for tokens and passwords; 1 is taken by cells that failed.
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        return 70
 
 
 if __name__ == "__main__":

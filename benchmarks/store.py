@@ -22,18 +22,9 @@ T = TypeVar("T")
 
 # What this project writes into a results folder; whatever else lies there is the user's and not looked at.
 _OWN = (
-    *("runs", "mteb", "samples", "suites", "training", "trained", "checkpoints", "leaderboards", "tests"),
-    *(
-        "quarantine",
-        "locks",
-        "diagnostics",
-        "figures",
-        "protocols",
-        "README.md",
-        "scores.csv",
-        "scores.parquet",
-        "report.html",
-    ),
+    *("runs", "mteb", "samples", "suites", "training", "trained", "checkpoints", "logs", "leaderboards", "tests"),
+    *("quarantine", "locks", "diagnostics", "figures", "protocols"),
+    *("README.md", "scores.csv", "scores.parquet", "report.html"),
 )
 
 

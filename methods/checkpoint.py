@@ -32,7 +32,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
         path.parent.mkdir(parents=True, exist_ok=True)
         # One entry alone: safetensors writes several in no order, and equal weights are to give equal files.
         read_back = json.loads(json.dumps(facts))
-        sealed = {**read_back, _SEAL: _content_sha256(held, read_back)}
+        sealed = {**read_back, _SEAL: content_sha256(held, read_back)}
         save_file(held, half, metadata={"facts": json.dumps(sealed, sort_keys=True)})
         with half.open("rb") as written:
             os.fsync(written.fileno())
@@ -53,18 +53,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((held.metadata() or {})["facts"])
             tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118  # not a mapping
         seal = facts.pop(_SEAL, None)
-        if seal is not None and seal != _content_sha256(tensors, facts):
+        if seal is not None and seal != content_sha256(tensors, facts):
             raise ValueError(f"it does not hash to its {_SEAL}")
         return tensors, facts
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no weights of a training: {error}; delete it to train again.") from error
 
 
-def _content_sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+def content_sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Hash over names, types, shapes and bytes of tensors, and over the facts."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -11,8 +11,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.batching import plan_batches
 from fusebench.methods.parts import Fusion
+from fusebench.methods.recipe import mix
 from fusebench.methods.states import LayerStates, Needs, PooledStates
 
 # Tokens in a batch. On a processor small batches stay in cache; a GPU wants many.
@@ -30,6 +33,10 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 _POOLED = ((Needs.MEANS, "mean"), (Needs.FIRSTS, "first"))
 
 Progress = Callable[[int, int], None]  # tokens done, tokens in all
+Arrays = Mapping[tuple[str, str | int], np.ndarray]  # by ("mean" or "first", layer) or ("live", name); a row an input
+
+# What a batch may hold on a device for a backbone, in tokens, once this process has seen memory run out there.
+_fitting: dict[tuple[str, str, str], int] = {}
 
 
 @dataclass
@@ -48,6 +55,29 @@ class PassStatistics:
     fusion_seconds: dict[str, float] = field(default_factory=dict)  # of the live fusions, inside the pass
 
 
+@runtime_checkable
+class Journal(Protocol):
+    """Keeps what a pass has finished where the same command finds it after it was killed."""
+
+    def restore(
+        self,
+        inputs: Sequence[np.ndarray],
+        markers: np.ndarray | None,
+        arrays: Arrays,
+        statistics: PassStatistics,
+    ) -> np.ndarray:
+        """Fills the rows of these inputs that are kept, adds what they took; a bool an input: whether it is there."""
+        ...
+
+    def keep(self, batch: np.ndarray, arrays: Callable[[], Arrays], statistics: PassStatistics) -> None:
+        """Takes note that these rows are filled, in all arrays that hold no failed fusion's; called by any worker."""
+        ...
+
+    def flush(self, arrays: Callable[[], Arrays], statistics: PassStatistics) -> None:
+        """The pass ends here, finished or not."""
+        ...
+
+
 class SharedPass:
     """The vectors of all given fusions for any text, each distinct input having gone through once.
 
@@ -59,6 +89,7 @@ class SharedPass:
             1 elsewhere. Results do not depend on it.
         progress: called after each batch.
         noise_seed: runs the backbone with its dropout on, one batch after the other; None is without noise.
+        journal: keeps finished batches for the same command after a kill.
     """
 
     def __init__(
@@ -70,6 +101,7 @@ class SharedPass:
         workers: int | None = None,
         progress: Progress | None = None,
         noise_seed: int | None = None,
+        journal: Journal | None = None,
     ) -> None:
         templates = {fusion.template for fusion in fusions.values()}
         if len(templates) != 1:
@@ -88,10 +120,13 @@ class SharedPass:
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(kind, 4096)
         self.workers = workers or (torch.get_num_threads() if kind == "cpu" else 1)
         if noise_seed is not None:
-            self.workers = 1  # batches draw from one generator, so their order counts
+            self.workers = 1  # the generator that noise is drawn from belongs to the process
         self._noise_seed = noise_seed
+        self._journal = journal
         self.progress = progress or (lambda done, total: None)
-        self.statistics = PassStatistics(effective_batch_tokens=self.batch_tokens)
+        self._memory_of = (str(backbone.device), backbone.source.weights_sha256, str(dtype))
+        fitting = min(self.batch_tokens, _fitting.get(self._memory_of, self.batch_tokens))
+        self.statistics = PassStatistics(effective_batch_tokens=fitting)
         self.statistics.fusion_seconds = dict.fromkeys(self.live, 0.0)
         self._input_of_text: dict[str, int] = {}
         self._truncated_texts: set[str] = set()
@@ -100,6 +135,7 @@ class SharedPass:
         self._arrays: dict[tuple[str, str | int], np.ndarray] = {}
         self._failed: dict[str, Exception] = {}
         self._lock = threading.Lock()
+        self._since = 0.0
         self._grow(0)
 
     def ensure(self, texts: Iterable[str]) -> None:
@@ -108,7 +144,7 @@ class SharedPass:
         Raises:
             InputError: if a text has no tokens, or one input alone does not fit into memory.
         """
-        started = time.perf_counter()
+        self._since = time.perf_counter()
         texts = list(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._input_of_text]
         before = len(self._row_of_input)
@@ -124,7 +160,12 @@ class SharedPass:
         self.statistics.distinct_texts += len(new)
         self.statistics.truncated += len(self._truncated_texts.intersection(new))
         self.statistics.distinct_inputs += len(inputs)
-        self.statistics.seconds += time.perf_counter() - started
+        self._tick()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.statistics.seconds += now - self._since
+        self._since = now
 
     def _forget(self, texts: Iterable[str], rows: int) -> None:
         """Goes back to the first `rows` rows, because those that a failed pass left unfilled must never be read."""
@@ -219,9 +260,12 @@ class SharedPass:
     def _run(self, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int) -> None:
         lengths = [len(ids) for ids in inputs]
         total = self.statistics.tokens + sum(lengths)
+        restored = self._restored(inputs, markers, offset)
+        self.statistics.tokens += sum(length for length, done in zip(lengths, restored, strict=True) if done)
         waiting: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
-        for batch in plan_batches(lengths, self.statistics.effective_batch_tokens):
-            waiting.put(batch)
+        for batch in plan_batches(lengths, self.batch_tokens):
+            if not restored[batch].all():
+                waiting.put(batch)
         failures: list[BaseException] = []
 
         def work() -> None:
@@ -231,19 +275,41 @@ class SharedPass:
                 except queue.Empty:
                     return
                 try:
-                    self._run_batch(batch, inputs, markers, offset)
+                    with self._noise(int(batch[0]) + offset):
+                        self._run_batch(batch, inputs, markers, offset)
                     with self._lock:
-                        self.statistics.tokens += sum(lengths[i] for i in batch)
+                        self._tick()
+                        self.statistics.tokens += sum(lengths[i] for i in batch if not restored[i])
                         self.progress(self.statistics.tokens, total)
+                    if self._journal is not None:
+                        self._journal.keep(batch, lambda: self._sound(offset), self.statistics)
                 except BaseException as error:
                     failures.append(error)
                     return
 
-        noise = contextlib.nullcontext() if self._noise_seed is None else self.backbone.noisy(self._noise_seed)
-        with noise:
+        try:
             self._in_threads(work, failures)
+        finally:
+            if self._journal is not None:
+                self._journal.flush(lambda: self._sound(offset), self.statistics)
         if failures:
             raise failures[0]
+
+    def _restored(self, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int) -> np.ndarray:
+        """Which of the inputs an earlier run of the same command has finished; their rows are filled."""
+        if self._journal is None:
+            return np.zeros(len(inputs), dtype=bool)
+        return self._journal.restore(inputs, markers, self._sound(offset), self.statistics)
+
+    def _noise(self, row: int) -> AbstractContextManager[None]:
+        """Drawn anew for each batch, which is told by its first row: it depends on no batch before it."""
+        return (
+            contextlib.nullcontext() if self._noise_seed is None else self.backbone.noisy(mix(self._noise_seed, row))
+        )
+
+    def _sound(self, offset: int) -> Arrays:
+        """The arrays from a row on, without those of fusions that failed."""
+        return {key: array[offset:] for key, array in self._arrays.items() if key[1] not in self._failed}
 
     def _in_threads(self, work: Callable[[], None], failures: list[BaseException]) -> None:
         if self.backbone.device.type != "cpu":
@@ -270,18 +336,22 @@ class SharedPass:
     def _run_batch(
         self, batch: np.ndarray, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int
     ) -> None:
-        """One batch; halves it as long as it does not fit into memory."""
+        """One batch; halves it as long as it does not fit into memory, or is known not to."""
+        longest = max(len(inputs[i]) for i in batch)
+        if len(batch) > 1 and len(batch) * longest > self.statistics.effective_batch_tokens:
+            self._run_halves(batch, inputs, markers, offset)
+            return
         try:
             states = self.backbone.states(
                 [inputs[i] for i in batch], self.needs, None if markers is None else markers[batch]
             )
             self._keep(states, batch + offset)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
                 raise InputError(
-                    f"one input of {len(inputs[batch[0]])} tokens does not fit into memory: give a smaller "
+                    f"one input of {longest} tokens does not fit into memory: give a smaller "
                     f"--max-length; with {self.workers} batches at a time, a smaller --batch-tokens helps too."
                 ) from error
         else:
@@ -292,10 +362,16 @@ class SharedPass:
         # Outside the except clause, so that the failed batch's tensors are gone before the halves run.
         if self.backbone.device.type == "cuda":
             torch.cuda.empty_cache()
-        half = len(batch) // 2
-        smaller = half * max(len(inputs[i]) for i in batch)
         with self._lock:
-            self.statistics.effective_batch_tokens = min(self.statistics.effective_batch_tokens, smaller)
+            smaller = min(self.statistics.effective_batch_tokens, len(batch) // 2 * longest)
+            self.statistics.effective_batch_tokens = smaller
+            _fitting[self._memory_of] = min(smaller, _fitting.get(self._memory_of, smaller))
+        self._run_halves(batch, inputs, markers, offset)
+
+    def _run_halves(
+        self, batch: np.ndarray, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int
+    ) -> None:
+        half = len(batch) // 2
         self._run_batch(batch[:half], inputs, markers, offset)
         self._run_batch(batch[half:], inputs, markers, offset)
 
@@ -317,7 +393,7 @@ class SharedPass:
         try:
             array[rows] = self.live[name](states).float().cpu().numpy()
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             self._failed[name] = error
         with self._lock:
@@ -339,6 +415,7 @@ def _wait_for(threads: Sequence[threading.Thread]) -> None:
             thread.join(timeout=0.1)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, in one of torch's or Python's ways, that there is no memory left."""
     signs = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error).lower() for s in signs)

@@ -95,7 +95,7 @@ class BatchGradients:
 
         factors = {name: guide.factor for name, guide in trainee.guides}
         backward = trainee.accelerator.backward
-        if self.recipe.chunk is None or len(parts) == 1:
+        if not (self.recipe.chunk or trainee.piecewise) or len(parts) == 1:
             made = [embed(place) for place in range(len(pieces))]
             loss = loss_of([piece.vectors for piece in made])
             backward((loss + _guided(made, factors)) / self.recipe.accumulate)

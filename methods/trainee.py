@@ -15,6 +15,7 @@ from torch import Tensor
 from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.checkpoint import load_module, module_state
+from fusebench.methods.engine import is_out_of_memory
 from fusebench.methods.parts import Fusion, Guide, Objective
 from fusebench.methods.recipe import Recipe, build_optimizer
 from fusebench.methods.state_sources import Numbers, StateSource, View
@@ -33,6 +34,7 @@ class Trainee:
         losses: of each update so far, without penalties.
         best: weights of the best look at the dev rows.
         trained_parameters: that got gradients; known when the training is over.
+        piecewise: whether one part of a batch is in memory at a time, because memory ran out: the same gradients.
         accelerator: given by the loop; computes in the recipe's precision.
         rates: learning rates of the optimizer's groups before the schedule.
     """
@@ -48,6 +50,7 @@ class Trainee:
     best_update: int | None = None
     best: dict[str, Tensor] = field(default_factory=dict, repr=False)
     trained_parameters: int = 0
+    piecewise: bool = False
     accelerator: Any = field(default=None, repr=False)
     optimizer: Any = field(default=None, repr=False)
     rates: list[float] = field(default_factory=list)
@@ -60,20 +63,12 @@ class Trainee:
 
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:
-        """Within, an error ends this method's training and nobody else's.
-
-        Raises:
-            InputError: if memory ran out, which no other method would survive.
-        """
+        """Within, an error ends this method's training and nobody else's."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"a batch of {self.recipe.batch_size} rows does not fit into memory: give --chunk 16 (the same "
-                "training in more time) or a smaller --batch-size."
-            ) from error
         except Exception as error:  # a third-party part can raise anything
-            self.failure = error
+            # The error itself would hold the tensors that there was no room for.
+            self.failure = _no_room(self.recipe) if is_out_of_memory(error) else error
 
     def begin_stage(self, stage: int, device: torch.device, backbone: Backbone | None) -> None:
         """Moves to the device and starts with a fresh optimizer."""
@@ -134,6 +129,13 @@ class Trainee:
         load_module(self.fusion, tensors, "fusion.")
         if backbone is not None:
             load_module(backbone.model, tensors, "backbone.")
+
+
+def _no_room(recipe: Recipe) -> InputError:
+    return InputError(
+        f"a batch of {recipe.batch_size} rows does not fit into memory: give --chunk 16 (the same training in more "
+        "time) or a smaller --batch-size."
+    )
 
 
 def alive(trainees: Iterable[Trainee]) -> list[Trainee]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from fusebench.methods.engine import is_out_of_memory
 from fusebench.methods.gradients import BatchGradients
 from fusebench.methods.parts import Fusion, Sampler
 from fusebench.methods.precision import build_accelerators
@@ -27,6 +29,7 @@ __all__ = ["Log", "Progress", "Selection", "TrainingLoop"]
 Progress = Callable[[int, int], None]  # updates done, updates in all
 Batch = Int[np.ndarray, " batch"]
 
+_LOG = logging.getLogger(__name__)
 _PROBE = 64  # texts whose layer weights are logged
 _STREAMS = {"order": 1, "noise": 2}  # of random numbers
 
@@ -86,7 +89,7 @@ class TrainingLoop:
         """Trains to the end; a method that fails has its `failure` set, and the others go on.
 
         Raises:
-            InputError: if a batch does not fit into memory, or the checkpoint is damaged or cannot be written.
+            InputError: if the checkpoint is damaged or cannot be written.
         """
         found = None if self.checkpoint is None else Snapshot.read(self.checkpoint, self.trainees)
         for stage, rows in enumerate(self.stages):
@@ -143,7 +146,33 @@ class TrainingLoop:
         """Takes one step; what the loss was made of, means over the batches."""
         trainee.set_rates(self.recipe.rate_factor(update, self.updates[stage]))
         trainee.set_training(True, self.source.trained)
-        terms = [
+        terms: list[dict[str, float]] = []
+        try:
+            terms = self._add_gradients(trainee, stage, update, rows, batches, shared)
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if trainee.piecewise or not is_out_of_memory(error):
+                raise
+        if not terms:  # outside of the except clause, so that the failed batch's tensors are gone
+            self._make_piecewise(trainee, self._done(stage, update))
+            terms = self._add_gradients(trainee, stage, update, rows, batches, shared)
+        event = {name: float(np.mean([term[name] for term in terms])) for name in terms[0]}
+        if not math.isfinite(event["loss"]):
+            done = self._done(stage, update)
+            raise ArithmeticError(f"the loss is {event['loss']} at update {done}; try a smaller learning rate")
+        rate = trainee.optimizer.param_groups[0]["lr"]
+        return event | {"gradient_norm": trainee.step(), "learning_rate": rate}
+
+    def _add_gradients(
+        self,
+        trainee: Trainee,
+        stage: int,
+        update: int,
+        rows: Rows,
+        batches: Sequence[Batch],
+        shared: Sequence[dict[Any, Any]],
+    ) -> list[dict[str, float]]:
+        """Adds the gradients of the batches of an update; what each loss was made of."""
+        return [
             self._gradients.add(
                 trainee,
                 stage,
@@ -155,12 +184,19 @@ class TrainingLoop:
             )
             for k, batch in enumerate(batches)
         ]
-        event = {name: float(np.mean([term[name] for term in terms])) for name in terms[0]}
-        if not math.isfinite(event["loss"]):
-            done = self._done(stage, update)
-            raise ArithmeticError(f"the loss is {event['loss']} at update {done}; try a smaller learning rate")
-        rate = trainee.optimizer.param_groups[0]["lr"]
-        return event | {"gradient_norm": trainee.step(), "learning_rate": rate}
+
+    def _make_piecewise(self, trainee: Trainee, done: int) -> None:
+        """From this update on one part of a batch is in memory at a time; what it has added is forgotten."""
+        trainee.piecewise = True
+        trainee.optimizer.zero_grad(set_to_none=True)
+        if self.source.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.log(trainee.name, {"update": done, "out_of_memory": True})
+        _LOG.warning(
+            "%s: memory ran out at update %d; from here on a batch is embedded part by part, twice",
+            trainee.name,
+            done,
+        )
 
     def _layer_weights(self, trainee: Trainee, stage: int, update: int) -> dict[str, float]:
         """At every tenth update that is logged, and the last: what each layer contributes, on a few texts."""

@@ -23,25 +23,30 @@ from fusebench.methods.recipe import Recipe
 from fusebench.methods.registry import load_plugins
 from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
-from fusebench.study.damage import forget_finished_checkpoints, quarantine_cells, quarantine_trainings
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
+from fusebench.study.logs import logged_to_file, logged_to_stderr
 from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
 from fusebench.study.protocol_scores import counted_tasks
 from fusebench.study.protocol_table import show_protocol
-from fusebench.study.run import Outcome, run
-from fusebench.study.screen import Screen, log_to_stderr
+from fusebench.study.run import Outcome
+from fusebench.study.screen import Screen
+from fusebench.study.shared_folder import run_in_shared_folder
 from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
-from fusebench.study.training_locks import trainings_locked
 
 
 def run_methods(flags: argparse.Namespace) -> int:
     """`run_bench.py --methods ...`: plans, runs, writes the boards, prints those that were asked for."""
+    level = logging.ERROR if flags.quiet else max(logging.DEBUG, logging.WARNING - 10 * flags.verbose)
+    with logged_to_stderr(level):
+        return _run_methods(flags, level)
+
+
+def _run_methods(flags: argparse.Namespace, level: int) -> int:
     started = time.monotonic()
-    log_to_stderr(max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
     load_plugins(flags.plugin)
-    screen, messages = Screen(), Screen(stderr=True)
+    screen, messages = Screen(), Screen(stderr=True, quiet=flags.quiet)
     options = options_of(flags)
     store = Store(options.out)
     require_own_readme(options.out)
@@ -54,16 +59,21 @@ def run_methods(flags: argparse.Namespace) -> int:
         for cell in plan.cells:
             screen.print(f"{cell.spec.spec_id}  {cell.task.spec.name}  {cell.method.name}", soft_wrap=True)
         return 0
-    outcome = _compute(plan, store, messages)
-    untested = _test_own_boards(plan, store, flags.test, messages)
-    boards, files = rebuild(store)
-    for board in _of_this_run(boards, plan):
-        print_board(board, screen)
-    if counted is not None:
-        untested.append(show_protocol(flags.protocol, plan, store, counted, screen))
-    show_outcome(outcome, time.monotonic() - started, messages)
-    for line in [*untested, f"{len(files)} board files and scores.csv are in {options.out}"]:
-        messages.print(line, highlight=False, markup=False, soft_wrap=True)
+    store.require_writable()
+    with logged_to_file(options.out, level):
+        outcome = _compute(plan, store, messages)
+        untested = _test_own_boards(plan, store, flags.test, messages)
+        boards, files = rebuild(store)
+        for board in _of_this_run(boards, plan):
+            print_board(board, screen)
+        if counted is not None:
+            untested.append(show_protocol(flags.protocol, plan, store, counted, screen))
+        show_outcome(outcome, time.monotonic() - started, messages)
+        for line in [*untested, f"{len(files)} board files and scores.csv are in {options.out}"]:
+            messages.print(line, highlight=False, markup=False, soft_wrap=True)
+    if flags.quiet:  # then it has not been shown
+        for failure in outcome.failures:
+            Screen(stderr=True).print(f"FAILED {failure}", highlight=False, markup=False, soft_wrap=True)
     if not (options.suites or options.tasks):
         messages.print(
             "These two tasks are a first look. Real MTEB next: run_bench.py --methods --suite mteb-sts "
@@ -92,20 +102,10 @@ def _test_own_boards(plan: Plan, store: Store, asked: bool | None, messages: Scr
 
 
 def _compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
-    """Runs what is missing or damaged, while no other run trains the same in this folder."""
-
-    def waiting(method: str) -> None:
-        messages.print(f"another run is training {method} in {store.out}: waiting for it", soft_wrap=True)
-
-    lines = quarantine_cells(plan, store)
-    finished = {} if plan.options.rerun else store.finished()
-    with trainings_locked(plan, finished, waiting) as to_train:
-        for line in [*lines, *quarantine_trainings(to_train, store)]:
-            messages.print(f"to quarantine: {line}", highlight=False, markup=False, soft_wrap=True)
-        with LiveProgress(messages).running() as progress:
-            outcome = run(plan, store, progress)
-        forget_finished_checkpoints(store.out)
-        return outcome
+    with LiveProgress(messages).running() as progress:
+        return run_in_shared_folder(
+            plan, store, lambda line: messages.print(line, highlight=False, markup=False, soft_wrap=True), progress
+        )
 
 
 def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:

@@ -15,6 +15,7 @@ from fusebench.benchmarks.store import Store, own_paths
 from fusebench.errors import InputError
 from fusebench.methods.checkpoint import read_tensors
 from fusebench.study import saved_methods
+from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Plan
 from fusebench.study.training_log import require_log
 
@@ -38,6 +39,7 @@ def quarantine_cells(plan: Plan, store: Store) -> list[str]:
             store.reject(path, reason)
             store.reject(store.place_of(spec_id), f"belongs to {path.name}, which {reason}")
     _remove_left_behind(store.out)
+    PassJournals.forget_abandoned(store.out)
     return _quarantined(store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,15 +11,20 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fusebench.study.logs import SAID
 from fusebench.study.plan import Plan
 from fusebench.study.run import Outcome
 
 
 class LiveProgress:
-    """A bar a stage; outside a terminal a line at the start of each stage and then one every ten seconds."""
+    """A bar a stage; outside a terminal a line at the start of each stage and then one every ten seconds.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    Where a stage has nothing to say for so many seconds, a line says that it is still at work.
+    """
+
+    def __init__(self, console: Console, *, alive_seconds: float = 30.0) -> None:
+        self._console, self._alive_seconds = console, alive_seconds
+        self._stage, self._heard = "at work", time.monotonic()
         self._bars: Progress | None = None
         self._stages: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
@@ -26,8 +32,33 @@ class LiveProgress:
     @contextmanager
     def running(self) -> Iterator[LiveProgress]:
         """Shows the bars within."""
+        over = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(over,), daemon=True)
+        beat.start()
+        try:
+            with self._shown():
+                yield self
+        finally:
+            over.set()
+            beat.join()
+
+    def _beat(self, over: threading.Event) -> None:
+        started = time.monotonic()
+        while not over.wait(self._alive_seconds / 4):
+            if time.monotonic() - self._heard > self._alive_seconds:
+                self._say(f"{self._stage}: still at it, {time.monotonic() - started:.0f} s after the start")
+
+    def _say(self, line: str) -> None:
+        self._heard = time.monotonic()
+        if self._bars is None:
+            self._console.print(line, highlight=False)  # which logs it
+        else:
+            SAID.info("%s", line)
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
         if not self._console.is_terminal:
-            yield self
+            yield
             return
         columns = (
             TextColumn("{task.description:24}"),
@@ -38,7 +69,7 @@ class LiveProgress:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console) as self._bars:
-            yield self
+            yield
         self._bars = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -47,11 +78,11 @@ class LiveProgress:
             if stage not in self._stages:
                 self._stages[stage] = self._bars.add_task(stage, total=total)
             self._bars.update(self._stages[stage], completed=done, total=total)
-            return
         now = time.monotonic()
+        self._stage = stage
         if stage not in self._spoken or now - self._spoken[stage] > 10 or done == total:
             self._spoken[stage] = now
-            self._console.print(f"{stage}: {100 * done // max(1, total)} %", highlight=False)
+            self._say(f"{stage}: {100 * done // max(1, total)} %")
 
 
 def show_plan(plan: Plan, kept: int, console: Console) -> None:

@@ -24,7 +24,7 @@ examples:
   run_bench.py push DIR --repo ORG/NAME                      that folder on the hub
   run_bench.py doctor --backbone NAME                        what the layers of a backbone hold
 
-exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 130 interrupted
+exit codes: 0 done, 1 some cells failed, 2 the input cannot be used, 70 a defect of this program, 130 interrupted
 """
 
 
@@ -111,7 +111,9 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
     )
     how.add_argument("--rerun", action="store_true", help="compute cells again that are already there")
     how.add_argument("--dry-run", action="store_true", help="load and check everything, run nothing")
-    how.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
+    said = how.add_mutually_exclusive_group()
+    said.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
+    said.add_argument("-q", "--quiet", action="store_true", help="boards and failures alone")
     return parser
 
 
@@ -167,7 +169,8 @@ def _training_flags(parser: argparse._ActionsContainer) -> None:
         type=float,
         default=8.0,
         metavar="X",
-        help="room on disk for token states of the training texts (default: %(default)s)",
+        help="room on disk for token states of the training texts, and as much for what a long pass has finished, so "
+        "that the same command goes on after a kill (default: %(default)s)",
     )
     parser.add_argument(
         "--track",

@@ -24,6 +24,7 @@ from fusebench.methods.engine import PassStatistics, SharedPass
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Fusion, Transform
 from fusebench.study.environment import environment, peak_memory_mb
+from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Cell, Plan
 from fusebench.study.train import Ready, Trainer, Wanted
 
@@ -80,7 +81,10 @@ def run(plan: Plan, store: Store, progress: Progress = lambda stage, done, total
             wanted, key=lambda cell: (cell.method, cell.seed, cell.spec.weights_sha256)
         )
     ]
-    _Run(plan, store, outcome, progress, len(wanted)).of(groups)
+    running = _Run(plan, store, outcome, progress, len(wanted))
+    running.of(groups)
+    if not outcome.failures:
+        running.journals.forget()
     return outcome
 
 
@@ -90,7 +94,8 @@ class _Run:
     def __init__(self, plan: Plan, store: Store, outcome: Outcome, progress: Progress, cells: int) -> None:
         self.plan, self.store, self.outcome, self.progress, self.cells = plan, store, outcome, progress, cells
         self.done = 0
-        self.trainer = Trainer(plan, progress)
+        self.journals = PassJournals(plan, store)
+        self.trainer = Trainer(plan, progress, self.journals)
 
     def of(self, groups: Sequence[_Group]) -> None:
         """Frozen methods together first, then each fine-tuned backbone with the methods that read it."""
@@ -128,7 +133,7 @@ class _Run:
         asked = {cell.task.spec.name for group in able for cell in group.cells}
         tasks = [task for task in self.plan.tasks if task.spec.name in asked]
         fusions = {group.fusion_key: _fusion(self.plan, group, ready.get(group.fusion_key)) for group in able}
-        passes = _passes(self.plan, backbone, fusions, tasks, self.progress)
+        passes = _passes(self.plan, backbone, fusions, tasks, self.journals, self.progress)
         self.outcome.passes += [one.statistics for one in passes.values()]
         shares = {
             template: {task.spec.name: _share(task, self.plan, shared) for task in tasks}
@@ -171,6 +176,7 @@ def _passes(
     backbone: Backbone,
     fusions: Mapping[str, Fusion],
     tasks: Sequence[LoadedTask],
+    journals: PassJournals,
     progress: Progress,
 ) -> dict[str | None, SharedPass]:
     """One pass a template, finished over all texts of the tasks and the fit texts."""
@@ -187,6 +193,7 @@ def _passes(
             of_template,
             batch_tokens=plan.options.batch_tokens,
             progress=lambda done, total, stage=stage: progress(stage, done, total),  # type: ignore[misc]
+            journal=journals.of(f"tasks {template}", of_template, backbone),
         )
         # Also where no method that is left to run is fitted: a run that was interrupted goes on with equal batches.
         passes[template].ensure(texts + fit_texts)

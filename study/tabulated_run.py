@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -19,9 +20,10 @@ from fusebench.study.commands import options_of
 from fusebench.study.flags import run_parser
 from fusebench.study.parser import Parser
 from fusebench.study.plan import make_plan
-from fusebench.study.run import run
+from fusebench.study.shared_folder import run_in_shared_folder
 
-_TERMINAL = ("dry_run", "verbose")  # flags that only say what a terminal shows
+_LOG = logging.getLogger(__name__)
+_TERMINAL = ("dry_run", "verbose", "quiet")  # flags that only say what a terminal shows
 
 
 def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> pd.DataFrame:
@@ -32,7 +34,7 @@ def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> p
     store = Store(asked.out)
     require_own_readme(asked.out)
     plan = make_plan(asked)
-    outcome = run(plan, store)
+    outcome = run_in_shared_folder(plan, store, _LOG.warning, lambda stage, done, total: None)
     rebuild(store)
     for failure in outcome.failures:
         warnings.warn(f"failed, and not in the table: {failure}", RuntimeWarning, stacklevel=3)

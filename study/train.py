@@ -24,6 +24,7 @@ from fusebench.methods.trainee import Trainee
 from fusebench.methods.training import Selection, TrainingLoop
 from fusebench.study import saved_methods
 from fusebench.study.environment import environment
+from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Plan
 from fusebench.study.training_log import TrainingLog
 from fusebench.study.training_plan import MethodTraining, trial_recipes
@@ -81,10 +82,11 @@ class Trainer:
     Args:
         plan: of the run.
         progress: called after each update.
+        journals: keep the passes over training texts.
     """
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
-        self.plan, self.progress = plan, progress
+    def __init__(self, plan: Plan, progress: Progress, journals: PassJournals) -> None:
+        self.plan, self.progress, self.journals = plan, progress, journals
         self.options = plan.options.training
         self.recipes = trial_recipes(self.options.recipe, self.options.trials)
         self.failures: dict[Wanted, Exception] = {}
@@ -100,7 +102,8 @@ class Trainer:
                 waiting.append(one)
         done = len(ready)
         for sharers in _grouped(waiting, self._reads):
-            source = frozen_source(self.plan, [(one.method, one.plan) for one in sharers if one.plan], self.progress)
+            trainings = [(one.method, one.plan) for one in sharers if one.plan]
+            source = frozen_source(self.plan, trainings, self.journals, self.progress)
             # A sampler may ask for vectors of its own method, so its order is nobody else's.
             for group in _grouped(sharers, lambda one: (one.seed, id(one) if one.method.sampler else None)):
                 stage = f"training {done + 1} to {done + len(group)} of {len(wanted)}"

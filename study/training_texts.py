@@ -13,6 +13,7 @@ from fusebench.methods.grammar import Method
 from fusebench.methods.row_batches import Rows
 from fusebench.methods.state_sources import CachedTokenSource, LiveSource, PooledSource, StateSource, View
 from fusebench.methods.states import Needs
+from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Plan
 from fusebench.study.training_data import TrainRows
 from fusebench.study.training_plan import MethodTraining
@@ -38,7 +39,9 @@ def numbered(plan: Plan, rows: TrainRows, source: StateSource) -> Rows:
     return Rows(columns, rows.columns[0], labels, np.array(rows.groups()))
 
 
-def frozen_source(plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]], progress: Progress) -> StateSource:
+def frozen_source(
+    plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]], journals: PassJournals, progress: Progress
+) -> StateSource:
     """Frozen states for methods that read alike: pooled ones stored in memory, tokens on disk or else live.
 
     Raises:
@@ -48,6 +51,7 @@ def frozen_source(plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]]
     with seeded(0, torch.device("cpu")):
         fusions = {method.name: method.build_fusion(backbone.shape) for method, _ in trainings}
     texts = texts_of(plan, [training for _, training in trainings])
+    rows = sorted({stage.spec.sha256 for _, training in trainings for stage in training.stages})
     noisy = any(objective.views > 1 for objective in trainings[0][0].build_objectives())
     if all(fusion.needs.pooled for fusion in fusions.values()):
 
@@ -59,6 +63,7 @@ def frozen_source(plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]]
                 batch_tokens=options.batch_tokens if view is None else None,
                 progress=lambda done, total: progress("states of the training texts", done, total),
                 noise_seed=None if view is None else _NOISE + view,
+                journal=journals.of(f"training {rows}, view {view}", fusions, backbone),
             )
             shared.ensure(texts)
             return shared

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import yaml
 
 import fusebench.methods  # noqa: F401  # registers the parts
@@ -16,6 +17,7 @@ from fusebench.benchmarks import hub_layout
 from fusebench.benchmarks.sealed_json import sealed_text, unsealed
 from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
+from fusebench.methods.checkpoint import read_tensors, write_tensors
 from fusebench.methods.grammar import parse
 from fusebench.methods.registry import cards
 from fusebench.study import saved_methods
@@ -141,11 +143,23 @@ def record(draw: random.Random, folder: Path) -> None:
         raise InputError("refused")
 
 
+def tensors(draw: random.Random, folder: Path) -> None:
+    """A checkpoint, weights or what is kept of a pass."""
+    path = folder / "a.safetensors"
+    if not path.exists():
+        write_tensors(path, {"inputs": torch.arange(32, dtype=torch.uint8), "mean.1": torch.ones(2, 3)}, {"a": 1.0})
+    changed = path.with_name("b.safetensors")
+    content = path.read_bytes()
+    changed.write_bytes(content if draw.random() < 0.1 else _mutated(draw, content))
+    read_tensors(changed)
+
+
 READERS: dict[str, Callable[[random.Random, Path], None]] = {
     "sentences of methods": sentence,
     "files of rows and texts": text_file,
     "data folders": data_folder,
     "records, suites and cards": record,
+    "checkpoints, weights and passes": tensors,
 }
 
 

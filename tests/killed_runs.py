@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,11 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import fusebench
 from fusebench.benchmarks.sample_files import read_samples
 from fusebench.benchmarks.store import Store
+from fusebench.methods.engine import SharedPass
 from fusebench.methods.training import TrainingLoop
 from fusebench.run_bench import main
-from fusebench.study import train
+from fusebench.study import pass_journal, train
+from fusebench.study.pass_journal import PassJournal
 from tests.tiny_gate import make_world
 
 # Forks of a server that has imported everything and computed nothing: threads of this process, such as torch's, would
@@ -35,6 +39,21 @@ SERVER.set_forkserver_preload(["mteb", "tests.killed_runs"])
 METHODS = "mean,cls,mean+whiten(k=4),scalar-mix+batch-softmax,mlp+batch-softmax"
 STEPS = 8
 TOLERANCE = 1e-6  # of a score whose texts shared a batch with others
+# In which work a run was that last changed such a file, first match.
+_PHASES = {
+    "checkpoints/pass": "encoding",
+    "checkpoints": "training",
+    "trained": "training",
+    "training": "training",
+    "samples": "scoring",
+    "mteb": "scoring",
+    "runs/.writable": "start",
+    "runs/": "scoring",
+    "leaderboards": "boards",
+    "scores": "boards",
+    "tests": "boards",
+    "locks/boards": "boards",
+}
 # What Python tells its audit hooks of that changes a folder; each is told before it happens.
 _OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.truncate"}
 
@@ -55,18 +74,19 @@ def command(world: Path, out: Path, *more: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: exit code (negative: the signal), what it said, and after how many file operations."""
+    """How a run ended: exit code (negative: the signal), what it said and did."""
 
     code: int
     said: str
-    operations: int
+    did: list[str]  # file operations
     seconds: float
+    inputs: int  # that went through the backbone and were stored
 
 
 def start(arguments: list[str], folder: Path, out: Path, *, kill_at: int | None = None) -> BaseProcess:
     """Starts the command line in a process that writes what it says and does into `folder`.
 
-    Checkpoints are written after every update.
+    Checkpoints are written after every update, and what a pass has finished after every batch.
 
     Args:
         kill_at: the file operation below `out`, by number, before which the process kills itself.
@@ -79,18 +99,33 @@ def start(arguments: list[str], folder: Path, out: Path, *, kill_at: int | None 
 
 def _as_told(arguments: list[str], folder: Path, out: Path, kill_at: int | None) -> None:
     torch.set_num_threads(1)
-    with (folder / "said.txt").open("w", buffering=1) as said, (folder / "did.txt").open("w", buffering=1) as did:
+    with ExitStack() as files:
+        said, did, passed = (
+            files.enter_context((folder / f"{name}.txt").open("w", buffering=1)) for name in ("said", "did", "passed")
+        )
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
         sys.stdout = sys.stderr = said  # those of a test are not the descriptors
         _count_operations(str(out), did, kill_at)
         train.TrainingLoop = functools.partial(TrainingLoop, checkpoint_seconds=0.0)  # type: ignore[misc]
+        pass_journal.PassJournal = functools.partial(PassJournal, seconds=0.0)  # type: ignore[misc]
+        _count_inputs(passed)
         code = 70
         try:
             code = main(arguments)
         except BaseException:
             traceback.print_exc()
         os._exit(code)
+
+
+def _count_inputs(passed) -> None:
+    keep = SharedPass._keep
+
+    def counting(self, states, rows):
+        keep(self, states, rows)
+        passed.write(f"{len(rows)}\n")
+
+    SharedPass._keep = counting  # type: ignore[method-assign]
 
 
 def _count_operations(below: str, did, kill_at: int | None) -> None:
@@ -122,13 +157,13 @@ def end(child: BaseProcess, folder: Path, started: float, *, kill_after: float |
         child.kill()
     child.join()
     assert child.exitcode is not None
-    said, did = (folder / "said.txt", folder / "did.txt")
-    return Ended(
-        child.exitcode,
-        said.read_text() if said.exists() else "",
-        len(did.read_text().splitlines()) if did.exists() else 0,
-        time.monotonic() - started,
-    )
+    said, did, passed = (_text(folder / f"{name}.txt") for name in ("said", "did", "passed"))
+    inputs = sum(map(int, passed.split()))
+    return Ended(child.exitcode, said, did.splitlines(), time.monotonic() - started, inputs)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def run(arguments: list[str], folder: Path, out: Path, **kill: float | None) -> Ended:
@@ -136,6 +171,16 @@ def run(arguments: list[str], folder: Path, out: Path, **kill: float | None) -> 
     started = time.monotonic()
     child = start(arguments, folder, out, kill_at=kill.get("kill_at"))  # type: ignore[arg-type]
     return end(child, folder, started, kill_after=kill.get("kill_after"))
+
+
+def run_from_python(world: Path, out: Path, methods: list[str]) -> None:
+    """`fusebench.run` of some of the methods, for a process of its own: its exit code is 0 if all rows came back."""
+    torch.set_num_threads(1)
+    places = {"backbone": world / "models" / "tiny-bert", "data_dir": world / "data", "fit": world / "fit.txt"}
+    training = {"train": "rows.jsonl", "steps": STEPS, "batch_size": 8}
+    more = {"tasks": ["TinySTS", "TinySearch"], "device": "cpu", "batch_tokens": 64, "out": out}
+    frame = fusebench.run(methods, **places, **training, **more)
+    os._exit(0 if set(frame["method"]) == set(methods) else 1)
 
 
 @dataclass(frozen=True)
@@ -182,21 +227,24 @@ class Point:
     kind: str  # "operation" or "time"
     at: float  # number of the operation, or seconds
     before: str  # the operation that was about to happen, or the last one that had
+    phase: str  # what it was at
     records: int  # on disk after the kill
+    passed: float  # share of the inputs that had gone through the backbone, of both passes
+    redone: float  # share that went through it twice
     checkpoint: bool  # a training was under way
     difference: float  # the largest of a score or sample from the uninterrupted run
     lost: str
 
 
-def survey(world: Path, expected: Kept, folder: Path, **kill: float | None) -> Point:
-    """Kills a run, runs the same command again and compares with an uninterrupted run.
+def survey(world: Path, expected: Kept, whole: Ended, folder: Path, **kill: float | None) -> Point:
+    """Kills a run, runs the same command again and compares with an uninterrupted run, which ended as `whole`.
 
     The folder is deleted again.
     """
     out = folder / "out"
     ((kind, at),) = kill.items()
     killed = run(command(world, out), folder / "first", out, **kill)
-    did = (folder / "first" / "did.txt").read_text().splitlines()
+    did = killed.did
     finished = {path: path.read_bytes() for path in out.glob("runs/*/*/*.json")}
     under_way = bool(list(out.glob("checkpoints/*.safetensors")))
     again = run(command(world, out), folder / "second", out)
@@ -205,13 +253,24 @@ def survey(world: Path, expected: Kept, folder: Path, **kill: float | None) -> P
         kind={"kill_at": "operation", "kill_after": "time"}[kind],
         at=float(at or 0),
         before=did[-1] if did else "nothing yet",
+        phase=_phase(did),
         records=len(finished),
+        passed=killed.inputs / whole.inputs,
+        redone=(killed.inputs + again.inputs - whole.inputs) / whole.inputs,
         checkpoint=under_way,
         difference=difference,
         lost="; ".join(losses),
     )
     shutil.rmtree(folder)
     return point
+
+
+def _phase(did: list[str]) -> str:
+    for path in (line.split(" ", 1)[1] for line in reversed(did)):
+        for start, phase in _PHASES.items():
+            if path.startswith(start):
+                return phase
+    return "start"
 
 
 def _losses(
@@ -226,7 +285,7 @@ def _losses(
         lost.append("a half-written file was there")
     if any(path.read_bytes() != content for path, content in finished.items()):
         lost.append("a finished record was computed again")
-    if list(out.glob("checkpoints/*.safetensors")):
+    if list(out.glob("checkpoints/*")):
         lost.append("a checkpoint was left over")
     found = kept(out)
     lost += [
@@ -244,7 +303,7 @@ def points(seed: int, count: int, whole: Ended) -> list[dict[str, float]]:
     """Seeded kill points, by turns at a file operation and at a time of an uninterrupted run."""
     draw = random.Random(seed)
     return [
-        {"kill_at": draw.randrange(1, whole.operations + 1)}
+        {"kill_at": draw.randrange(1, len(whole.did) + 1)}
         if number % 2 == 0
         else {"kill_after": draw.uniform(0, whole.seconds)}
         for number in range(count)

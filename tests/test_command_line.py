@@ -149,7 +149,8 @@ def test_a_run_prints_its_board_and_fills_the_results_folder(bench, tmp_path):
     assert [line.split()[1] for line in out.splitlines()[2:4]] in (["mean", "cls"], ["cls", "mean"])
     assert "2 cells scored" in err
     assert {path.name for path in (tmp_path / "res").iterdir()} == {
-        "runs", "mteb", "samples", "suites", "leaderboards", "locks", "scores.csv", "scores.parquet", "README.md",
+        "runs", "mteb", "samples", "suites", "leaderboards", "locks", "logs",
+        "scores.csv", "scores.parquet", "README.md",
     }  # fmt: skip
     header = (tmp_path / "res" / "scores.csv").read_text().splitlines()[0]
     assert header.startswith("spec_id,backbone,backbone_revision,method,task,subset,split,metric,is_main,seed,score,")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fusebench.errors import InputError
+from fusebench.methods import engine
 from fusebench.methods.encoder import Encoder
 from fusebench.methods.engine import SharedPass
 from fusebench.methods.grammar import parse
@@ -47,6 +48,11 @@ def texts_of(count, seed=0, longest=60):
 
 
 TEXTS = texts_of(40)
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_ran_out_before(monkeypatch):
+    monkeypatch.setattr(engine, "_fitting", {})
 
 
 @pytest.fixture(params=["bert", "gpt2"])
@@ -289,6 +295,31 @@ def test_the_smaller_budget_is_kept_for_later_texts(bert, monkeypatch):
     monkeypatch.setattr(bert, "states", lambda ids, *more: sizes.append(sum(map(len, ids))) or states(ids, *more))
     shared.ensure(texts_of(30, seed=5))
     assert max(sizes) <= max(shrunk, longest)
+
+
+def test_what_did_not_fit_is_not_tried_again_by_later_batches_nor_by_later_passes(bert, monkeypatch):
+    sizes, failed = limit_rows(bert, monkeypatch, 3), []
+    limited = bert.states
+
+    def counting(ids, *more):
+        try:
+            return limited(ids, *more)
+        except torch.OutOfMemoryError:
+            failed.append(len(ids) * max(map(len, ids)))
+            raise
+
+    monkeypatch.setattr(bert, "states", counting)
+    first = shared_pass(bert, ["mean"], batch_tokens=800, workers=1)
+    first.ensure(TEXTS)
+    assert failed == sorted(failed, reverse=True)
+    assert len(failed) <= 8  # each halves what the others may hold
+    later = shared_pass(bert, ["mean"], batch_tokens=800, workers=1)
+    assert later.statistics.effective_batch_tokens == first.statistics.effective_batch_tokens < min(failed)
+    before = len(failed)
+    later.ensure(TEXTS)
+    assert len(failed) == before
+    assert sum(sizes) == 2 * len(TEXTS)
+    assert shared_pass(backbone_of("gpt2"), ["mean"]).statistics.effective_batch_tokens == 1024
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu", "python"])

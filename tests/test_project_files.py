@@ -50,6 +50,12 @@ def test_ci_builds_the_documentation_with_what_its_extra_installs():
     assert re.search(r"^docs:\n\t.* -m sphinx -W ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_ci_audits_what_is_pinned():
+    _, (audit,) = steps(ROOT / ".github" / "workflows" / "ci.yml", "audit")
+    assert "pip-audit==" in audit
+    assert audit.endswith("--requirement constraints.txt")
+
+
 def commands():
     """Every fusebench command of the example, in its comments and its steps."""
     text = GATE.read_text()

@@ -7,7 +7,8 @@ import pytest
 from fusebench.benchmarks.redaction import holds_secret, redacted
 from fusebench.errors import InputError
 from fusebench.run_bench import COMMANDS, main
-from fusebench.study.screen import Screen, log_to_stderr
+from fusebench.study.logs import logged_to_file, logged_to_stderr
+from fusebench.study.screen import Screen
 
 TOKEN = "hf_" + "aB3x" * 9
 OWN = "own+token/of.the=user"
@@ -44,26 +45,41 @@ def test_a_short_variable_hides_no_words(monkeypatch):
     assert redacted("a cat") == "a cat"
 
 
-def test_the_screen_the_log_and_errors_show_none(capsys, monkeypatch):
+def test_the_screen_the_logs_and_errors_show_none(capsys, monkeypatch, tmp_path):
     def refuse(arguments):
         raise InputError(f"the hub refused {TOKEN} and {OWN}")
 
     monkeypatch.setitem(COMMANDS, "refuse", refuse)
     assert main(["refuse"]) == 2
     Screen().print(f"FAILED {TOKEN}", markup=False)
-    before = logging.getLogger().handlers[:]
-    logging.getLogger().handlers = []
-    try:
-        log_to_stderr(logging.INFO)
+    with logged_to_stderr(logging.INFO), logged_to_file(tmp_path, logging.WARNING):
         try:
             raise ValueError(OWN)
         except ValueError as error:
             logging.getLogger("a").warning("header %s", TOKEN, exc_info=error)
-    finally:
-        logging.getLogger().handlers = before
     out, err = capsys.readouterr()
+    written = (tmp_path / "logs" / "fusebench.log").read_text()
+    assert TOKEN not in written
+    assert OWN not in written
+    assert "header [hidden]" in written
     assert TOKEN not in out + err
     assert OWN not in out + err
     assert "error: the hub refused [hidden] and [hidden]" in err
     assert "ValueError: [hidden]" in err
     assert out == "FAILED [hidden]\n"
+
+
+def test_a_traceback_shows_none_and_has_an_exit_code_of_its_own(capsys, monkeypatch):
+    def fail(arguments):
+        try:
+            raise OSError(f"401 for {TOKEN}")
+        except OSError as error:
+            raise RuntimeError(f"no answer with {OWN}") from error
+
+    monkeypatch.setitem(COMMANDS, "fail", fail)
+    assert main(["fail"]) == 70
+    out, err = capsys.readouterr()
+    assert TOKEN not in out + err
+    assert OWN not in out + err
+    assert "OSError: 401 for [hidden]" in err
+    assert "RuntimeError: no answer with [hidden]" in err

@@ -76,3 +76,9 @@ def test_a_failed_cell_is_a_warning_and_the_others_are_returned(world, tmp_path,
 def test_what_cannot_be_used_is_an_input_error_and_no_exit(options, why, tmp_path):
     with pytest.raises(InputError, match=why):
         fusebench.run("mean", **{"out": tmp_path, **options})
+
+
+def test_locks_that_other_machines_do_not_see_are_told(world, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("fusebench.study.shared_folder.locks_are_local", lambda path: path == tmp_path)
+    fusebench.run("mean", **settings(world, tmp_path))
+    assert "hold on this machine alone" in caplog.text

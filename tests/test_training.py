@@ -9,6 +9,7 @@ import torch
 
 import fusebench.methods.training as training_module
 from fusebench.errors import InputError
+from fusebench.methods import gradients as gradients_module
 from fusebench.methods.parts import Fusion, Sampler
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import Recipe, mix
@@ -409,15 +410,47 @@ def test_a_sampler_whose_method_has_failed_is_not_asked_again():
     assert seen[-1] == (sum(loop.updates),) * 2
 
 
-def test_a_batch_that_does_not_fit_into_memory_says_what_to_do():
-    one = trainee("mlp+info-nce")
+def test_a_step_that_runs_out_of_memory_is_taken_part_by_part_with_the_same_gradients_and_noise(monkeypatch):
+    plan = gradients_module.plan_batches
+    monkeypatch.setattr(gradients_module, "plan_batches", lambda lengths, budget: plan(lengths, 24))
+    recipe, learned, events = replace(RECIPE, epochs=None, steps=4, accumulate=2), [], []
+    for runs_out in (False, True):
+        one = trainee("layer-attention+info-nce", recipe)
+        source, calls = trained(one), []
+        states = source.states
+
+        def limited(numbers, view, calls=calls, states=states, runs_out=runs_out):
+            calls.append(len(numbers))
+            if runs_out and len(calls) == 11:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return states(numbers, view)
+
+        monkeypatch.setattr(source, "states", limited)
+        train([one], [rows()], source, log=lambda name, event: events.append(event))
+        assert one.failure is None
+        learned.append((weights_of(one, source), one.losses, len(calls)))
+    (whole, losses, few), (found, found_losses, many) = learned
+    assert many > few + 11
+    assert found_losses == pytest.approx(losses, rel=1e-4)
+    assert_near(found, whole, 1e-3)
+    (told,) = [event for event in events if "out_of_memory" in event]
+    assert told == {"update": 2, "out_of_memory": True}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_method_whose_parts_do_not_fit_either_fails_alone_and_says_what_to_do(error):
+    one, other = trainee("mlp+info-nce"), trainee("scalar-mix+info-nce")
 
     def forward(states):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     one.fusion.forward = forward
-    with pytest.raises(InputError, match="--chunk 16"):
-        train([one], [rows()], pooled("mlp"))
+    train([one, other], [rows()], pooled("mlp", "scalar-mix"))
+    assert isinstance(one.failure, InputError)
+    assert "--chunk 16" in str(one.failure)
+    assert one.failure.__context__ is None  # else the tensors that there is no room for would stay
+    assert other.failure is None
+    assert len(other.losses) == 9
 
 
 # What is told
