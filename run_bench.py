@@ -24,6 +24,10 @@ def _run(arguments: list[str]) -> int:
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
         parser.error(f"no sub-command '{arguments[0]}' ({hint})")
     flags = parser.parse_args(arguments)
+    if flags.sweep is not None:
+        from fusebench.study import sweep
+
+        return sweep.run_sweep(flags, arguments)
     if flags.methods is None:
         parser.error("nothing to run: add --methods (all of them) or --methods mean,cls")
     from fusebench.study import commands

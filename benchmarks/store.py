@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 # What this project writes into a results folder; whatever else lies there is the user's and not looked at.
 _OWN = (
-    *("runs", "mteb", "samples", "suites", "training", "trained", "checkpoints", "leaderboards", "tests"),
+    *("runs", "mteb", "samples", "suites", "sweeps", "training", "trained", "checkpoints", "leaderboards", "tests"),
     *("quarantine", "locks", "diagnostics", "figures", "README.md", "scores.csv", "scores.parquet", "report.html"),
 )
 
