@@ -1,4 +1,4 @@
-"""Which run of a sweep is chosen for a method: by its score on the dev rows alone, with all that was tried counted."""
+"""Which run of a sweep is chosen for a method: by its score on the dev rows alone, and what all of them cost."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fusebench.study.screen import Screen
 
 _MEASURED = (
     "seconds are estimates from what a few batches, updates and scorings took on this machine just now; memory is "
-    "the process's largest size then and what is kept of texts; waiting for other runs and testing boards are left out."
+    "the process's largest size then and what is kept of texts; waiting and the testing of boards are left out."
 )
 
 

@@ -238,7 +238,7 @@ def _keys(table: type[BaseModel]) -> list[str]:
 
 def _sentence(error: ValidationError) -> str:
     """The first thing that is wrong: which key, what is allowed there."""
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # misspelt before missing
     place = [str(step) for step in first["loc"]]
     tables: dict[str, type[BaseModel]] = {"grid": Grid, "sample": Sample}
     table = tables.get(place[0])
