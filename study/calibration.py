@@ -24,9 +24,14 @@ _SCORED = 20_000  # texts; larger tasks are scaled up from smaller ones of the s
 
 
 class Calibration:
-    """Measures a constant when it is first asked for; runs that agree in what it depends on share it."""
+    """Measures a constant when it is first asked for; runs that agree in what it depends on share it.
+
+    Attributes:
+        failures: of methods that failed while they were measured, by name: what they cost is not known.
+    """
 
     def __init__(self) -> None:
+        self.failures: dict[str, Exception] = {}
         self._passes: dict[object, float] = {}
         self._scorings: dict[str, float] = {}
         self._updates: dict[object, float] = {}
@@ -52,7 +57,10 @@ class Calibration:
             started = time.perf_counter()
             shared.ensure(few[:enough])
             for name in fusions:
-                shared.vectors(name)
+                try:
+                    shared.vectors(name)
+                except Exception as error:  # a third-party part can raise anything
+                    self.failures[name] = error
             self._passes[key] = (time.perf_counter() - started) / max(1, shared.statistics.tokens - before)
         return self._passes[key]
 
@@ -91,7 +99,8 @@ class Calibration:
     def update_seconds(self, plan: Plan, wanted: Sequence[Wanted], live: bool) -> dict[Wanted, float]:
         """Seconds that an update of each training takes, of which a few are made in a folder of their own.
 
-        Those of one regime share their states as in the run; a method whose training fails is left out.
+        Those of one regime share their states as in the run; a method whose training fails is left out and named in
+        `failures`.
 
         Args:
             plan: of the run.
@@ -101,8 +110,10 @@ class Calibration:
         keys = {one: _update_key(one, live) for one in wanted}
         missing = [one for one in wanted if keys[one] not in self._updates]
         with tempfile.TemporaryDirectory() as folder:
-            for one, made in _trained(_miniature(plan, missing, Path(folder), live), missing).items():
+            trainer = Trainer(_miniature(plan, missing, Path(folder), live), lambda stage, done, total: None)
+            for one, made in _trained(trainer, missing).items():
                 self._updates[keys[one]] = made.training.seconds / made.training.updates
+            self.failures.update({one.method.name: error for one, error in trainer.failures.items()})
         return {one: self._updates[key] for one, key in keys.items() if key in self._updates}
 
 
@@ -115,10 +126,9 @@ def _update_key(one: Wanted, live: bool) -> object:
     return spec.backbone.weights_sha256, spec.max_length, spec.dtype, spec.regime, one.method.name, recipe, rows, live
 
 
-def _trained(plan: Plan, wanted: Sequence[Wanted]) -> dict[Wanted, Ready]:
-    """The same trainings, a few updates each."""
-    trainer = Trainer(plan, lambda stage, done, total: None)
-    short = {replace(one, plan=plan.training.methods[one.method]): one for one in wanted}
+def _trained(trainer: Trainer, wanted: Sequence[Wanted]) -> dict[Wanted, Ready]:
+    """The same trainings, as short as the trainer's plan has them."""
+    short = {replace(one, plan=trainer.plan.training.methods[one.method]): one for one in wanted}
     found = trainer.frozen([one for one in short if one.spec.regime == "frozen"])
     for one in short:
         if one.spec.regime == "finetune" and (made := trainer.finetuned(one, "")) is not None:

@@ -50,6 +50,8 @@ class DryRun:
     def show(self) -> None:
         """Prints the table."""
         self._messages.print(_table(self._estimates))
+        for name, error in self._calibration.failures.items():
+            self._messages.print(f"what {name} costs is not known, it failed: {error}", markup=False, soft_wrap=True)
         self._messages.print(_MEASURED, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -140,3 +140,17 @@ def test_constants_are_measured_on_the_real_thing_and_once(plan_of):
 
 def test_durations_are_said_in_the_unit_that_fits():
     assert [duration(s) for s in (0.04, 99, 150, 7200)] == ["0.0 s", "99.0 s", "2.5 min", "2.0 h"]
+
+
+def test_a_method_that_fails_while_it_is_measured_is_named_and_the_others_are_measured(plan_of):
+    plan = plan_of("mean", "cls")
+    fusions = {method.name: method.build_fusion(plan.backbone.shape) for method in plan.methods}
+
+    def broken(states):
+        raise ArithmeticError("no such mean")
+
+    fusions["cls"].forward = broken
+    calibration = Calibration()
+    assert calibration.token_seconds(plan, fusions, sorted(task_texts())) > 0
+    assert [str(error) for error in calibration.failures.values()] == ["no such mean"]
+    assert list(calibration.failures) == ["cls"]
