@@ -26,6 +26,8 @@ _TERMINAL = ("dry_run", "verbose")  # flags that only say what a terminal shows
 def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> pd.DataFrame:
     """See `fusebench.run`."""
     flags = run_parser(_RaisingParser).parse_args(_arguments({"methods": methods, **options}))
+    if flags.sweep is not None:
+        raise InputError("fusebench.run: a sweep is many runs; ask for it on the command line.")
     load_plugins(flags.plugin)
     asked = options_of(flags)
     store = Store(asked.out)
