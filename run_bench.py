@@ -25,6 +25,10 @@ def _run(arguments: list[str]) -> int:
         hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(COMMANDS)}"
         parser.error(f"no sub-command '{arguments[0]}' ({hint})")
     flags = parser.parse_args(arguments)
+    if flags.sweep is not None:
+        from fusebench.study import sweep
+
+        return sweep.run_sweep(flags, arguments)
     if flags.protocol is not None:
         from fusebench.study.flags import given_flags
         from fusebench.study.protocol_choice import with_protocol

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 # What this project writes into a results folder; whatever else lies there is the user's and not looked at.
 _OWN = (
-    *("runs", "mteb", "samples", "suites", "training", "trained", "checkpoints", "logs", "leaderboards", "tests"),
-    *("quarantine", "locks", "diagnostics", "figures", "protocols"),
+    *("runs", "mteb", "samples", "suites", "sweeps", "training", "trained", "checkpoints", "logs", "leaderboards"),
+    *("tests", "quarantine", "locks", "diagnostics", "figures", "protocols"),
     *("README.md", "scores.csv", "scores.parquet", "report.html"),
 )
 

@@ -25,6 +25,7 @@ from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
+from fusebench.study.dry_run import DryRun
 from fusebench.study.logs import logged_to_file, logged_to_stderr
 from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
@@ -50,18 +51,21 @@ def _run_methods(flags: argparse.Namespace, level: int) -> int:
     options = options_of(flags)
     store = Store(options.out)
     require_own_readme(options.out)
+    loading = time.monotonic()
     plan = make_plan(options)
+    loading = time.monotonic() - loading
     counted = counted_tasks(flags.protocol.card, plan) if flags.protocol else None
     finished = {} if options.rerun else store.finished()
     show_plan(plan, sum(cell.spec.spec_id in finished for cell in plan.cells), messages)
-    _show_rejected(store, messages)
+    show_rejected(store, messages)
     if flags.dry_run:
-        for cell in plan.cells:
-            screen.print(f"{cell.spec.spec_id}  {cell.task.spec.name}  {cell.method.name}", soft_wrap=True)
+        dry_run = DryRun(store, screen, messages)
+        dry_run.add(plan, loading_seconds=loading)
+        dry_run.show()
         return 0
     store.require_writable()
     with logged_to_file(options.out, level):
-        outcome = _compute(plan, store, messages)
+        outcome = compute(plan, store, messages)
         untested = _test_own_boards(plan, store, flags.test, messages)
         boards, files = rebuild(store)
         for board in _of_this_run(boards, plan):
@@ -101,7 +105,8 @@ def _test_own_boards(plan: Plan, store: Store, asked: bool | None, messages: Scr
     return lines
 
 
-def _compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
+def compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
+    """Runs what is missing or damaged, while no other run trains the same in this folder."""
     with LiveProgress(messages).running() as progress:
         return run_in_shared_folder(
             plan, store, lambda line: messages.print(line, highlight=False, markup=False, soft_wrap=True), progress
@@ -125,7 +130,7 @@ def report(flags: argparse.Namespace) -> int:
     store = Store(flags.out)
     problems = _tested_again(store, flags, messages) if flags.test else []
     boards, files = rebuild(store)
-    _show_rejected(store, messages)
+    show_rejected(store, messages)
     for board in boards:
         print_board(board, screen)
     messages.print(f"{len(files)} board files and scores.csv are in {flags.out}", highlight=False, soft_wrap=True)
@@ -288,7 +293,7 @@ def _training(flags: argparse.Namespace) -> TrainingOptions:
     )
 
 
-def _show_rejected(store: Store, messages: Screen) -> None:
+def show_rejected(store: Store, messages: Screen) -> None:
     """One line a reason, with the first file that it holds for."""
     by_reason: dict[str, list[Path]] = {}
     for path, reason in store.rejected:

@@ -17,6 +17,7 @@ examples:
   run_bench.py list methods | tasks | suites | backbones | protocols     what there is
   run_bench.py --protocol simcse-2022 --data-dir DATA        as another study evaluates
   run_bench.py --methods hire,mlp --train nli --data-dir DATA --seeds 0,1,2     trained, three times each
+  run_bench.py --sweep FILE.toml --dry-run                   what a grid of backbones and rates would take
   run_bench.py compare hire+batch-softmax mean               whether the difference is real
   run_bench.py report --out results                          the boards again, from the records
   run_bench.py diagnose --tasks STSBenchmark --data-dir DATA    the geometry of every layer's vectors
@@ -80,6 +81,9 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
         metavar="METHOD",
         help="method sentences or catalogue names, by commas or repeated; without a value, or 'all': the catalogue",
     )
+    what.add_argument(
+        "--sweep", type=Path, metavar="FILE", help="TOML: flags by their names, and in [grid] lists of values to try"
+    )
     _backbone_flags(what)
     _text_flags(what)
     what.add_argument(
@@ -110,7 +114,7 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
         help="intervals and paired tests of the boards (default: where they take seconds)",
     )
     how.add_argument("--rerun", action="store_true", help="compute cells again that are already there")
-    how.add_argument("--dry-run", action="store_true", help="load and check everything, run nothing")
+    how.add_argument("--dry-run", action="store_true", help="load and check everything, estimate hours and memory")
     said = how.add_mutually_exclusive_group()
     said.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; twice: all")
     said.add_argument("-q", "--quiet", action="store_true", help="boards and failures alone")

@@ -29,6 +29,8 @@ _TERMINAL = ("dry_run", "verbose", "quiet")  # flags that only say what a termin
 def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> pd.DataFrame:
     """See `fusebench.run`."""
     flags = _flags({"methods": methods, **options})
+    if flags.sweep is not None:
+        raise InputError("fusebench.run: a sweep is many runs; ask for it on the command line.")
     load_plugins(flags.plugin)
     asked = options_of(flags)
     store = Store(asked.out)
