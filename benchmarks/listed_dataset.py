@@ -1,15 +1,17 @@
-"""A data set that mteb reads fast: its columns are lists, and its maps are remembered."""
+"""A data set that mteb reads fast: its columns are lists, and what is made of it once is remembered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import datasets
 
+Made = TypeVar("Made")
+
 
 class ListedDataset(datasets.Dataset):  # type: ignore[misc]
-    """A data set whose columns are lists, as they were before `datasets` 4, and whose maps are remembered.
+    """A data set whose columns are lists, as they were before `datasets` 4.
 
     mteb iterates over columns; since `datasets` 4 that is one Arrow look-up a row, most of the time of an STS
     judgement.
@@ -33,9 +35,10 @@ class ListedDataset(datasets.Dataset):  # type: ignore[misc]
             return self
         return super().select(indices, *args, **kwargs)
 
-    def map(self, function: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """The mapped data set, computed once for each function: many methods are judged on the same rows."""
-        known: dict[Any, Any] = self.__dict__.setdefault("_known_maps", {})
-        if function not in known:
-            known[function] = super().map(function, *args, **kwargs)
-        return known[function]
+    def remembered(self, make: Callable[[ListedDataset], Made]) -> Made:
+        """What a function makes of these rows, made once: many methods are judged on them."""
+        known: dict[Any, Any] = self.__dict__.setdefault("_remembered", {})
+        if make not in known:
+            known[make] = make(self)
+        made: Made = known[make]
+        return made

@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,111 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusebench.benchmarks.finished_encoder import FinishedEncoder, FinishedSearch, Lookup
 from fusebench.benchmarks.record import Score
 from fusebench.benchmarks.samples import Quantity, SamplePart, Samples, part_scores, query_score
 
 if TYPE_CHECKING:
-    from fusebench.benchmarks.task_data import Role
     from fusebench.benchmarks.tasks import LoadedTask
 
-Lookup = Callable[["Role", Sequence[str]], NDArray[np.float32]]
-
 _TOLERANCE = {"STS": 1e-6, "Retrieval": 6e-6}  # mteb rounds retrieval metrics to five places
-_SHORTEST = np.float32(1e-12)
 _NO_METRICS = frozenset({"main_score", "hf_subset", "languages", "mteb_version"})
-
-
-class FinishedEncoder:
-    """What mteb takes for a model: hands out embeddings that were computed before.
-
-    Args:
-        lookup: Role and texts -> one row a text.
-        name: The method; mteb sees `fusebench/<name>`.
-        revision: Hash of everything the embeddings depend on.
-        experiment: Further words for mteb's model card.
-        task: Name of the task, for messages.
-
-    Attributes:
-        similarities: What `similarity_pairwise` gave, by the subset and split that was being encoded.
-    """
-
-    def __init__(self, lookup: Lookup, *, name: str, revision: str, experiment: Mapping[str, str], task: str) -> None:
-        from mteb.models.model_meta import ModelMeta
-
-        self._lookup, self._name, self._task = lookup, name, task
-        self._judged = ("", "")
-        self.similarities: dict[tuple[str, str], NDArray[np.float32]] = {}
-        identity = {
-            "name": name if name.startswith("fusebench/") else f"fusebench/{name}",
-            "revision": revision,
-            "experiment_kwargs": dict(experiment),
-        }
-        self.mteb_model_meta = ModelMeta.create_empty(overwrites=identity)
-
-    def encode(
-        self, inputs: Any, *, prompt_type: Any = None, hf_subset: str = "", hf_split: str = "", **kwargs: Any
-    ) -> NDArray[np.float32]:
-        """The embeddings of all rows of `inputs.dataset`, in order.
-
-        Raises:
-            ArithmeticError: An embedding holds NaN or infinity or has no direction, or all have the same.
-        """
-        self._judged = (hf_subset, hf_split)
-        role: Role = "text" if prompt_type is None else prompt_type.value
-        # the column at once: a DataLoader would take the rows one by one
-        texts = list(inputs.dataset["text"][:])
-        vectors = np.ascontiguousarray(self._lookup(role, texts), dtype=np.float32)
-        if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise ValueError(f"{self._name} gave shape {vectors.shape} for {len(texts)} texts of {self._task}")
-        bad = ~np.isfinite(vectors).all(axis=1)
-        if bad.any():
-            row = int(bad.argmax())
-            raise ArithmeticError(
-                f"{self._name} on {self._task}: the embedding of {role} row {row} holds NaN or infinity "
-                f"({texts[row][:60]!r})"
-            )
-        lengths = np.linalg.norm(vectors, axis=1)
-        # sklearn gives the zero vector the cosine 0.5 with every other, and a length beyond the floats hides the rest
-        bad = ~np.isfinite(lengths) | (lengths <= _SHORTEST)
-        if bad.any():
-            row = int(bad.argmax())
-            raise ArithmeticError(
-                f"{self._name} on {self._task}: the embedding of {role} row {row} has length {lengths[row]:g}, so it "
-                f"has no cosine with others ({texts[row][:60]!r})"
-            )
-        if len(set(texts)) > 1 and _point_the_same_way(vectors, lengths):
-            raise ArithmeticError(
-                f"{self._name} on {self._task}: all {len(texts)} {role} embeddings point the same way, so nothing "
-                "can be told apart"
-            )
-        return vectors
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
-        """Cosine of every row with every row."""
-        return _unit(embeddings1) @ _unit(embeddings2).T
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
-        """Cosine of row i with row i, to the last bit what mteb ranks for its main metric."""
-        from sklearn.metrics.pairwise import paired_cosine_distances
-
-        cosine: NDArray[np.float32] = 1 - paired_cosine_distances(embeddings1, embeddings2)
-        self.similarities[self._judged] = cosine
-        return cosine
-
-
-def _point_the_same_way(vectors: NDArray[np.float32], lengths: NDArray[np.float32]) -> bool:
-    """Whether cosines would be nothing but rounding: no component of a unit vector differs by more than 1e-6."""
-    first = vectors[0] / lengths[0]
-    blocks = (slice(start, start + 4096) for start in range(0, len(vectors), 4096))
-    return all((np.abs(vectors[b] / lengths[b, None] - first) <= 1e-6).all() for b in blocks)
-
-
-def _unit(vectors: Any) -> NDArray[np.float32]:
-    rows = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    # the same floor as torch.nn.functional.normalize: a zero vector stays zero
-    unit: NDArray[np.float32] = rows / np.maximum(lengths, _SHORTEST)
-    return unit
 
 
 @dataclass(frozen=True)
@@ -153,9 +57,15 @@ def judge(loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, exper
     import mteb
 
     task = loaded.spec.name
-    encoder = FinishedEncoder(lookup, name=name, revision=revision, experiment=experiment, task=task)
+    identity: dict[str, Any] = {"name": name, "revision": revision, "experiment": experiment}
+    similar = loaded.spec.type == "STS"
     start = time.perf_counter()
     with quiet(), _query_scores(loaded) as queries:
+        encoder = (
+            FinishedEncoder(lookup, task=task, **identity)
+            if similar
+            else FinishedSearch(lookup, loaded.task, **identity)
+        )
         # cache=None: mteb's own cache returns one model's scores for another, and old data's for new
         results = mteb.evaluate(
             encoder,
@@ -166,7 +76,7 @@ def judge(loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, exper
             show_progress_bar=False,
         )
     seconds = time.perf_counter() - start
-    written = _as_written(results[0])
+    written = as_written(results[0])
     scores = tuple(_scores(results[0].scores, loaded.spec.metric))
     main = float(results[0].get_score())
     expected = len(loaded.spec.splits) * len(loaded.spec.subsets)
@@ -174,7 +84,7 @@ def judge(loaded: LoadedTask, lookup: Lookup, *, name: str, revision: str, exper
         raise ArithmeticError(
             f"{name} on {task}: mteb's {loaded.spec.metric} is {main}; are all embeddings the same vector?"
         )
-    samples = _samples(loaded, encoder.similarities if loaded.spec.type == "STS" else queries)
+    samples = _samples(loaded, encoder.similarities if similar else queries)
     if abs(float(np.mean(part_scores(samples, loaded))) - main) > _TOLERANCE[loaded.spec.type]:
         raise ArithmeticError(f"{name} on {task}: mteb's {loaded.spec.metric} cannot be reproduced from the samples")
     return Judged(scores=scores, main_score=main, mteb_result=written, samples=samples, seconds=seconds)
@@ -228,7 +138,8 @@ def _scores(by_split: Mapping[str, Sequence[Mapping[str, Any]]], main: str) -> I
                 )
 
 
-def _as_written(result: Any) -> dict[str, Any]:
+def as_written(result: Any) -> dict[str, Any]:
+    """The JSON object that mteb writes of a result, without undefined metrics."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         result.to_disk(path)

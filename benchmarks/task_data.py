@@ -25,19 +25,31 @@ def parts(task: Any) -> list[tuple[str, str, Any]]:
 
 def texts(task: Any, data: Any) -> Iterator[tuple[Role, Sequence[str], Sequence[str]]]:
     """Role, row names and texts of each list that mteb will hand to `encode`."""
-    from mteb._create_dataloaders import _retrieval_texts
-    from mteb.types import PromptType
-
     if isinstance(data, dict):
-        for role, rows, kind in (
-            ("query", data["queries"], PromptType.query),
-            ("document", data["corpus"], PromptType.document),
-        ):
-            yield role, list(rows["id"]), list(_retrieval_texts(rows, kind)[:])  # type: ignore[misc]
+        yield "query", data["queries"]["id"], data["queries"].remembered(query_texts)
+        yield "document", data["corpus"]["id"], data["corpus"].remembered(document_texts)
         return
     for column, kind in zip(task.column_names, (task.input1_prompt_type, task.input2_prompt_type), strict=True):
         rows = list(data[column])
         yield kind.value if kind else "text", [f"{column} of row {i}" for i in range(len(rows))], rows
+
+
+def query_texts(queries: Any) -> list[str]:
+    """Each query as a model reads it: with its instruction, if there is one."""
+    from mteb._create_dataloaders import _retrieval_texts
+    from mteb.types import PromptType
+
+    return list(_retrieval_texts(queries, PromptType.query)[:])
+
+
+def document_texts(corpus: Any) -> list[str]:
+    """Each document as a model reads it: behind its title, if there is one."""
+    from mteb._create_dataloaders import _corpus_to_dict
+
+    # mteb's function row by row: its map over the data set would keep each text twice more
+    columns = [name for name in ("id", "title", "text") if name in corpus.column_names]
+    rows = zip(*(corpus[name] for name in columns), strict=True)
+    return [_corpus_to_dict(dict(zip(columns, row, strict=True)))["text"] for row in rows]
 
 
 def replace(task: Any, subset: str, split: str, data: Any) -> None:
