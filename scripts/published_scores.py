@@ -80,7 +80,7 @@ class Row:
     def reason(self) -> str:
         """Why the two differ, or that they do not."""
         if self.ours is None:
-            return "not run"
+            return "not run yet; the command above does"
         if abs(self.ours - self.published) < SAME:
             return "the same"
         return REASONS.get(self.task, "not known")
