@@ -285,7 +285,7 @@ def _losses(
         lost.append("a half-written file was there")
     if any(path.read_bytes() != content for path, content in finished.items()):
         lost.append("a finished record was computed again")
-    if list(out.glob("checkpoints/*")):
+    if list(out.glob("checkpoints/[!.]*")):  # temporary files of the killed go after an hour
         lost.append("a checkpoint was left over")
     found = kept(out)
     lost += [
