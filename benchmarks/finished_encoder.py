@@ -75,9 +75,7 @@ class FinishedEncoder:
 
         return cos_sim(embeddings1, embeddings2)
 
-    def similarity_pairwise(
-        self, embeddings1: Float32[np.ndarray, "pairs dim"], embeddings2: Float32[np.ndarray, "pairs dim"]
-    ) -> Float32[np.ndarray, " pairs"]:
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Float32[np.ndarray, " pairs"]:
         """Cosine of row i with row i, to the last bit that of mteb's own models."""
         from mteb.similarity_functions import pairwise_cos_sim
         from sklearn.metrics.pairwise import paired_cosine_distances
@@ -87,7 +85,8 @@ class FinishedEncoder:
         # a few rows at a time: they stay in the cache and wait for no second thread
         size = max(1, _NUMBERS // embeddings1.shape[1])
         blocks = [slice(start, start + size) for start in range(0, len(embeddings1), size)]
-        return np.concatenate([pairwise_cos_sim(embeddings1[rows], embeddings2[rows]).numpy() for rows in blocks])
+        cosines = (pairwise_cos_sim(embeddings1[rows], embeddings2[rows]) for rows in blocks)
+        return np.concatenate([np.asarray(some) for some in cosines])
 
 
 class FinishedSearch(FinishedEncoder):
