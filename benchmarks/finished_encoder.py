@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fusebench.benchmarks.listed_dataset import ListedDataset
     from fusebench.benchmarks.task_data import Role
 
+_NUMBERS = 1 << 14  # of the embeddings whose cosines are computed at a time
+
 Lookup = Callable[["Role", Sequence[str]], Float32[np.ndarray, "texts dim"]]
 
 
@@ -73,14 +75,18 @@ class FinishedEncoder:
 
         return cos_sim(embeddings1, embeddings2)
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Float32[np.ndarray, " pairs"]:
         """Cosine of row i with row i, to the last bit that of mteb's own models."""
         from mteb.similarity_functions import pairwise_cos_sim
         from sklearn.metrics.pairwise import paired_cosine_distances
 
         # the main metric does not ask the model: it is always of these
         self.similarities[self._judged] = 1 - paired_cosine_distances(embeddings1, embeddings2)
-        return pairwise_cos_sim(embeddings1, embeddings2)
+        # a few rows at a time: they stay in the cache and wait for no second thread
+        size = max(1, _NUMBERS // embeddings1.shape[1])
+        blocks = [slice(start, start + size) for start in range(0, len(embeddings1), size)]
+        cosines = (pairwise_cos_sim(embeddings1[rows], embeddings2[rows]) for rows in blocks)
+        return np.concatenate([np.asarray(some) for some in cosines])
 
 
 class FinishedSearch(FinishedEncoder):

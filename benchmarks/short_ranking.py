@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def _measured_alike(cuts: tuple[int, ...]) -> bool:
     )
 
 
-def _invented(queries: int, documents: int) -> tuple[dict[str, dict[str, int]], dict[str, Mapping[str, float]]]:
+def _invented(queries: int, documents: int) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
     """Judgements of one to three documents a query with grades 0 to 2, and rankings, best first, with ties."""
     rng = np.random.default_rng(0)
     judged, found = {}, {}

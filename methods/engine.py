@@ -25,10 +25,13 @@ from fusebench.methods.backbone import Backbone
 from fusebench.methods.batching import plan_batches
 from fusebench.methods.parts import Fusion
 from fusebench.methods.recipe import mix
+from fusebench.methods.row_arrays import IN_MEMORY, RowArrays
 from fusebench.methods.states import LayerStates, Needs, PooledStates
 
 # Tokens in a batch. On a processor small batches stay in cache; a GPU wants many.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
+
+_TOKENIZED = 1 << 14  # texts at a time
 
 _POOLED = ((Needs.MEANS, "mean"), (Needs.FIRSTS, "first"))
 
@@ -90,6 +93,7 @@ class SharedPass:
         progress: called after each batch.
         noise_seed: runs the backbone with its dropout on, one batch after the other; None is without noise.
         journal: keeps finished batches for the same command after a kill.
+        in_memory: bytes of stored states and vectors; more of them lie in temporary files.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class SharedPass:
         progress: Progress | None = None,
         noise_seed: int | None = None,
         journal: Journal | None = None,
+        in_memory: int = IN_MEMORY,
     ) -> None:
         templates = {fusion.template for fusion in fusions.values()}
         if len(templates) != 1:
@@ -132,7 +137,7 @@ class SharedPass:
         self._truncated_texts: set[str] = set()
         self._row_of_input: dict[bytes, int] = {}
         self._lengths: list[int] = []
-        self._arrays: dict[tuple[str, str | int], np.ndarray] = {}
+        self._arrays: RowArrays[tuple[str, str | int]] = RowArrays(in_memory=in_memory)
         self._failed: dict[str, Exception] = {}
         self._lock = threading.Lock()
         self._since = 0.0
@@ -174,7 +179,7 @@ class SharedPass:
         self._truncated_texts.difference_update(texts)
         self._row_of_input = {key: row for key, row in self._row_of_input.items() if row < rows}
         del self._lengths[rows:]
-        self._arrays = {key: array[:rows] for key, array in self._arrays.items()}
+        self._arrays.cut(rows)
 
     def rows(self, texts: Sequence[str]) -> np.ndarray:
         """Row of each text in what `vectors` returns; unseen texts are passed through the backbone first."""
@@ -192,35 +197,42 @@ class SharedPass:
         return sum(self._lengths[row] for row in rows) / max(1, sum(self._lengths))
 
     @torch.inference_mode()
-    def vectors(self, name: str) -> Float[np.ndarray, "inputs out"]:
-        """Float32 vectors of one fusion for every distinct input so far, read-only: they may be the stored ones."""
+    def vectors(self, name: str, rows: np.ndarray | None = None) -> Float[np.ndarray, "inputs out"]:
+        """Float32 vectors of one fusion, read-only: they may be the stored ones.
+
+        Args:
+            name: of the fusion.
+            rows: of which inputs; None for every distinct input so far.
+        """
         if name in self._failed:
             raise self._failed[name]
         if name in self.live:
-            vectors = self._arrays["live", name].view()
+            vectors = self._arrays.read(("live", name), slice(None) if rows is None else rows).view()
         else:
             fusion = self.fusions[name]
-            chunks = [self._pooled(fusion, rows) for rows in _in_chunks(len(self._row_of_input))]
-            vectors = np.concatenate([fusion(states).cpu().numpy() for states in chunks])
+            chunks = _in_chunks(len(self._row_of_input) if rows is None else len(rows))
+            parts: list[slice | np.ndarray] = [chunk if rows is None else rows[chunk] for chunk in chunks]
+            vectors = np.concatenate([fusion(self._pooled(fusion, part)).cpu().numpy() for part in parts])
         vectors.flags.writeable = False
         return vectors
 
     def pooled(self, rows: np.ndarray) -> PooledStates:
         """All stored pooled states of these rows."""
         stored: dict[str, dict[int, torch.Tensor]] = {kind: {} for _, kind in _POOLED}
-        for (kind, key), array in self._arrays.items():
+        for kind, key in self._arrays:
             if kind in stored:
-                stored[kind][int(key)] = torch.from_numpy(array[rows]).to(self.backbone.device)
+                states = torch.from_numpy(self._arrays.read((kind, key), rows))
+                stored[kind][int(key)] = states.to(self.backbone.device)
         return PooledStates(stored["mean"], stored["first"])
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Tokens of each text, after cutting."""
         return np.asarray(self._lengths, dtype=np.int64)[self.rows(texts)]
 
-    def _pooled(self, fusion: Fusion, rows: slice) -> PooledStates:
+    def _pooled(self, fusion: Fusion, rows: slice | np.ndarray) -> PooledStates:
         stored = {
             kind: {
-                layer: torch.from_numpy(self._arrays[kind, layer][rows]).to(self.backbone.device)
+                layer: torch.from_numpy(self._arrays.read((kind, layer), rows)).to(self.backbone.device)
                 for layer in fusion.layers
                 if flag in fusion.needs
             }
@@ -229,18 +241,23 @@ class SharedPass:
         return PooledStates(stored["mean"], stored["first"])
 
     def _distinct_inputs(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray | None]:
-        tokenized = self.backbone.tokenize(texts, self.template)
-        self._truncated_texts.update(t for t, cut in zip(texts, tokenized.truncated, strict=True) if cut)
-        inputs, kept = [], []
-        for place, (text, ids) in enumerate(zip(texts, tokenized.ids, strict=True)):
-            key = ids.tobytes()
-            if key not in self._row_of_input:
-                self._row_of_input[key] = len(self._row_of_input)
-                inputs.append(ids)
-                self._lengths.append(len(ids))
-                kept.append(place)
-            self._input_of_text[text] = self._row_of_input[key]
-        return inputs, None if tokenized.marker is None else tokenized.marker[kept]
+        inputs, markers = [], []
+        for chunk in _in_chunks(len(texts), _TOKENIZED):  # what a tokenizer says of a text takes some 10 KB
+            part = texts[chunk]
+            tokenized = self.backbone.tokenize(part, self.template)
+            self._truncated_texts.update(t for t, cut in zip(part, tokenized.truncated, strict=True) if cut)
+            kept = []
+            for place, (text, ids) in enumerate(zip(part, tokenized.ids, strict=True)):
+                key = ids.tobytes()
+                if key not in self._row_of_input:
+                    self._row_of_input[key] = len(self._row_of_input)
+                    inputs.append(ids)
+                    self._lengths.append(len(ids))
+                    kept.append(place)
+                self._input_of_text[text] = self._row_of_input[key]
+            if tokenized.marker is not None:
+                markers.append(tokenized.marker[kept])
+        return inputs, np.concatenate(markers) if markers else None
 
     def _grow(self, count: int) -> None:
         """Makes room for `count` more rows in every array that some fusion reads or fills."""
@@ -252,10 +269,7 @@ class SharedPass:
             for flag, kind in _POOLED:
                 if flag in fusion.needs:
                     widths.update({(kind, layer): self.backbone.shape.dim for layer in fusion.layers})
-        for key, width in widths.items():
-            room = np.empty((count, width), dtype=np.float32)
-            before = self._arrays.get(key)
-            self._arrays[key] = room if before is None else np.concatenate([before, room])
+        self._arrays.grow(widths, count)
 
     def _run(self, inputs: list[np.ndarray], markers: np.ndarray | None, offset: int) -> None:
         lengths = [len(ids) for ids in inputs]
@@ -309,7 +323,7 @@ class SharedPass:
 
     def _sound(self, offset: int) -> Arrays:
         """The arrays from a row on, without those of fusions that failed."""
-        return {key: array[offset:] for key, array in self._arrays.items() if key[1] not in self._failed}
+        return {key: array for key, array in self._arrays.since(offset).items() if key[1] not in self._failed}
 
     def _in_threads(self, work: Callable[[], None], failures: list[BaseException]) -> None:
         if self.backbone.device.type != "cpu":
@@ -378,20 +392,20 @@ class SharedPass:
     @torch.inference_mode()
     def _keep(self, states: LayerStates, rows: np.ndarray) -> None:
         """Stores what the fusions asked for: pooled states, and the vectors of live fusions."""
-        for (kind, key), array in self._arrays.items():
+        for kind, key in self._arrays:
             if kind == "live":
-                self._keep_live(str(key), states, array, rows)
+                self._keep_live(str(key), states, rows)
             else:
                 pooled = states.mean(int(key)) if kind == "mean" else states.first(int(key))
-                array[rows] = pooled.float().cpu().numpy()
+                self._arrays.write((kind, key), rows, pooled.float().cpu().numpy())
 
-    def _keep_live(self, name: str, states: LayerStates, array: np.ndarray, rows: np.ndarray) -> None:
+    def _keep_live(self, name: str, states: LayerStates, rows: np.ndarray) -> None:
         """One live fusion on one batch; an error is kept for whoever asks for its vectors, and the others go on."""
         if name in self._failed:
             return
         started = time.perf_counter()
         try:
-            array[rows] = self.live[name](states).float().cpu().numpy()
+            self._arrays.write(("live", name), rows, self.live[name](states).float().cpu().numpy())
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -7,7 +7,7 @@ and here in turn, who is first alternates. The embeddings are sums of random wor
 
 Stock mteb gets a model as its documentation describes one: it reads the batches of the loader (32 texts) and looks
 the embeddings up. Before a ratio is printed, every metric of every method must be equal in all digits that mteb
-writes into its result file. Writes results/speed/cost_of_scoring.{json,md}.
+writes into its result file. Tasks that were measured before stay in results/speed/cost_of_scoring.{json,md}.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ def measured(name: str, data_dir: Path | None, methods: int, rounds: int) -> dic
     (entry,) = next(iter(found["ours"].values()))
     return {
         "task": name,
+        "methods": methods,
         "texts": len(rows),
         "metrics": sum(isinstance(value, float) for value in entry.values()),
         "stock_seconds_a_method": round(sum(one["stock"] for one in seconds) / methods, 4),
@@ -126,17 +127,19 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         "# What scoring finished embeddings costs",
         "",
-        f"{report['methods']} methods in {report['rounds']} rounds, finished embeddings of {WIDTH} dimensions; "
-        f"{report['machine']['cores']} cores. Stock mteb is called once a method on loaded data. Ratios are within a "
-        "round: median, range in brackets. All metrics are equal in all digits that mteb writes.",
+        f"Finished embeddings of {WIDTH} dimensions; {report['machine']['cores']} cores. Stock mteb is called once a "
+        "method on loaded data. Ratios are within a round, of which there are "
+        f"{len(report['tasks'][0]['rounds'])} with an equal part of the methods each: median, range in brackets. All "
+        "metrics are equal in all digits that mteb writes.",
         "",
-        "| task | texts | metrics | stock mteb, s a method | here, s a method | ratio |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| task | texts | metrics | methods | stock mteb, s a method | here, s a method | ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in report["tasks"]:
         low, high = one["range"]
         lines.append(
-            f"| {one['task']} | {one['texts']} | {one['metrics']} | {one['stock_seconds_a_method']} | "
+            f"| {one['task']} | {one['texts']} | {one['metrics']} | {one['methods']} | "
+            f"{one['stock_seconds_a_method']} | "
             f"{one['our_seconds_a_method']} | {one['ratio']} ({low} to {high}) |"
         )
     return "\n".join([*lines, ""])
@@ -153,16 +156,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     for name in ("LeeSTS", "LeeKnownItem"):  # both sides import what they need here
         measured(name, None, methods=2, rounds=1)
+    file = flags.out / "cost_of_scoring.json"
+    before = json.loads(file.read_text(encoding="utf-8"))["tasks"] if file.is_file() else []
+    tasks = {one["task"]: one for one in before}
+    for name in flags.tasks.split(","):
+        tasks[name] = measured(name, flags.data_dir, flags.methods, flags.rounds)
     report = {
-        "methods": flags.methods,
-        "rounds": flags.rounds,
-        "tasks": [measured(name, flags.data_dir, flags.methods, flags.rounds) for name in flags.tasks.split(",")],
+        "tasks": list(tasks.values()),
         "machine": {"cores": os.cpu_count(), "platform": f"{platform.system()} {platform.machine()}"},
         "mteb": mteb.__version__,
     }
     flags.out.mkdir(parents=True, exist_ok=True)
-    file = flags.out / "cost_of_scoring"
-    file.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
     print(markdown(report))
 

@@ -30,6 +30,8 @@ from fusebench.study.train import Ready, Trainer, Wanted
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
+_AT_ONCE = 1 << 28  # bytes of a method's vectors that are kept
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -230,36 +232,34 @@ def _share(task: LoadedTask, plan: Plan, shared: SharedPass) -> _Share:
 
 
 class _Vectors:
-    """One method's finished vectors for every text of the pass, computed once."""
+    """One method's finished vectors, of all texts of the pass at once; of very many, of those that are asked for."""
 
     def __init__(self, plan: Plan, group: _Group, shared: SharedPass) -> None:
         self._shared, self._key, self._prompts = shared, group.fusion_key, plan.options.prompts
         started = time.perf_counter()
-        fused = shared.vectors(self._key)
-        fit = fused[shared.rows(_fit_inputs(plan))] if group.method.fitted else None
+        fit = shared.vectors(self._key, shared.rows(_fit_inputs(plan))) if group.method.fitted else None
         if fit is not None and not np.isfinite(fit).all():
             raise ArithmeticError("the vectors of the fit texts hold NaN or infinity")
         self._transforms: list[Transform] = fit_transforms(group.method, fit)
-        self._finished = self._transformed(fused)
+        one = self._of(np.zeros(1, dtype=np.int64))
+        self.out_dim = one.shape[1]
+        few = 4 * shared.statistics.distinct_inputs * max(self.out_dim, shared.fusions[self._key].out_dim) <= _AT_ONCE
+        self._finished = self._of(None) if few else one[:0]
         inside_the_pass = shared.statistics.fusion_seconds.get(self._key, 0.0)
         self.seconds = time.perf_counter() - started + inside_the_pass
 
-    def _transformed(self, vectors: Float[np.ndarray, "inputs dim"]) -> Float[np.ndarray, "inputs out"]:
+    def _of(self, rows: np.ndarray | None) -> Float[np.ndarray, "inputs out"]:
+        vectors = self._shared.vectors(self._key, rows)
         for transform in self._transforms:
             vectors = transform(vectors)
         return vectors
-
-    @property
-    def out_dim(self) -> int:
-        return int(self._finished.shape[1])
 
     def __call__(self, role: str, texts: Sequence[str]) -> Float[np.ndarray, "texts out"]:
         """Rows for these texts; a text that the tasks did not announce is run now."""
         prompt = getattr(self._prompts, role)
         rows = self._shared.rows([prompt + text for text in texts] if prompt else texts)
-        if rows.max(initial=-1) >= len(self._finished):
-            self._finished = self._transformed(self._shared.vectors(self._key))
-        return self._finished[rows]
+        known = rows.max(initial=-1) < len(self._finished)
+        return self._finished[rows] if known else self._of(rows)
 
 
 @dataclass(frozen=True)
