@@ -121,7 +121,7 @@ def texts_part(sizes: Sequence[int], data_dir: Path, rounds: int) -> list[Point]
 
 
 def methods_part(data_dir: Path, rounds: int) -> list[Point]:
-    """Whole runs on STSBenchmark, records written, with more and more methods over pooled states."""
+    """Whole runs on STSBenchmark, records written, with more and more pooled-state methods."""
     # Not the first token of the embedding output, which is the same in all texts.
     layers = [f"mean(layer={k})" for k in range(6, -1, -1)] + [f"cls(layer={k})" for k in range(6, 0, -1)]
     layers += ["first-last", "last-k-mean(k=2)", "max-mean"]
@@ -139,7 +139,6 @@ def methods_part(data_dir: Path, rounds: int) -> list[Point]:
             raise SystemExit("\n".join(outcome.failures))
         return {"seconds": seconds, "in_mteb": outcome.scoring_seconds}
 
-    measure({"methods": 1})
     return medians([{"methods": count} for count in METHODS], measure, rounds)
 
 
@@ -320,7 +319,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "# How cost grows",
         "",
         f"Seconds and constants of this machine ({machine['cores']} cores, {machine['processor']}, torch "
-        f"{machine['torch']}), medians of {report['rounds']} rounds; elsewhere only their ratios mean something.",
+        f"{machine['torch']}), medians of {report['rounds']} round(s); elsewhere only their ratios mean "
+        f"something. {report['note']}",
     ]
     titles = {
         "texts": "Texts: a pass of the default backbone over distinct sentences, one method",
@@ -393,11 +393,13 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="with STSBenchmark and the sets in SETS")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/speed"))
+    parser.add_argument("--note", help="on the circumstances, kept and printed with the numbers")
     flags = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     name = flags.out / "growth"
     path = name.with_suffix(".json")
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
+    report["note"] = flags.note or report.get("note", "")
     for part in flags.part:
         measure: dict[str, Callable[[], list[Point]]] = {
             "texts": lambda: texts_part(TEXTS, flags.data_dir, flags.rounds),

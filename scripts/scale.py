@@ -234,8 +234,8 @@ def _bottlenecks(units: Sequence[Unit], schedule: Simulated, growth: Path, hours
         f"{naive:,.0f} GPU hours, {naive / hours:.1f} times as many.",
         f"- The largest backbone alone is {of_largest:.0%} of the GPU hours; the last unit to end is a "
         f"{last.kind} of a {last.backbone}.",
-        f"- Scoring takes {scoring:,.0f} core hours at the speed measured here: {beside:.1f} hours on {CORES_A_GPU} "
-        "cores a GPU, beside the passes.",
+        f"- Scoring takes {scoring:,.0f} core hours at the speed measured here: {60 * beside:.1f} minutes on "
+        f"{CORES_A_GPU} cores a GPU, beside the passes.",
         f"- Weights are read {len(units):,} times, {load / 1e12:,.1f} TB in all.",
         f"- Means and first tokens of one layer of all documents are {pooled / 1e9:.0f} GB for the largest backbone, "
         "so they are kept a shard at a time, and of no more layers than some method reads.",
@@ -247,7 +247,8 @@ def _bottlenecks(units: Sequence[Unit], schedule: Simulated, growth: Path, hours
         f"to read weights; {STS_TEXTS:,} STS texts of {STS_TOKENS} tokens, {DOCUMENTS:,} documents of "
         f"{DOCUMENT_TOKENS}; trainings of {EPOCHS} epochs over {TRAINING_TEXTS:,} texts of "
         f"{TRAINING_TOKENS}. Measured: seconds of "
-        "scoring a document and a method, what heads cost beside a pass.",
+        "scoring a document and a method, for 100 queries a task and vectors 384 wide (more queries and wider "
+        "vectors cost more), and what heads cost beside a pass.",
     ]
 
 
