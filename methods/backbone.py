@@ -53,8 +53,8 @@ class Backbone:
         self.dtype = dtype
         self.remote_code = remote_code
         config, self.tokenizer = load_config_and_tokenizer(source, remote_code)
-        model = load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
-        self.model = use_onednn(model)
+        self.model = load_model(source, config, DTYPES[dtype], remote_code).to(self.device).eval()
+        use_onednn(self.model)
         self.model.requires_grad_(False)
         self.config = self.model.config  # the model reads its own copy, so ours must be that one
         self.limit = length_limit(source, self.tokenizer, self.model, max_length)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import functools
 import platform
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def use_onednn(module: nn.Module) -> nn.Module:
+
+def use_onednn(module: Model) -> Model:
     """Makes every linear layer of a module compute by oneDNN where that is possible; the same module.
 
     Weights, names and everything else stay as they are; what is computed differs by rounding.
@@ -27,7 +30,7 @@ def use_onednn(module: nn.Module) -> nn.Module:
             if type(layer) is nn.Linear:
                 layer.__class__ = OneDNNLinear
             elif _widens_by_gelu(layer):
-                layer.__class__ = _fused(type(layer))
+                layer.__class__ = _fused(cast(Callable[..., nn.Module], type(layer)))
     return module
 
 
@@ -35,7 +38,7 @@ def use_onednn(module: nn.Module) -> nn.Module:
 def available() -> bool:
     """Whether torch carries oneDNN for this kind of processor."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 
 
 def linear(
@@ -43,7 +46,7 @@ def linear(
 ) -> Float[Tensor, "*rows out"]:
     """`x W^T + b` on a processor, float32, differentiable once."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, weight, bias)):
-        return _Linear.apply(inputs, weight, bias)
+        return cast(Tensor, _Linear.apply(inputs, weight, bias))  # type: ignore[no-untyped-call]
     return _product(inputs, weight, bias)
 
 

@@ -22,14 +22,28 @@ from fusebench.study.boards import rebuild
 from fusebench.study.commands import compute, options_of, show_rejected
 from fusebench.study.display import show_outcome, show_plan
 from fusebench.study.dry_run import DryRun
+from fusebench.study.logs import logged_to_file, logged_to_stderr
 from fusebench.study.plan import make_plan
-from fusebench.study.screen import Screen, log_to_stderr
+from fusebench.study.screen import Screen
 from fusebench.study.sweep_file import Sweep, SweepRun, plain, read_sweep
 
 _LOG = logging.getLogger(__name__)
 
 # Where a sweep ran and what its terminal showed is no part of what was asked for.
-_NOT_KEPT = ("out", "data_dir", "plugin", "dry_run", "verbose", "rerun", "sweep", "test", "track", "device")
+_NOT_KEPT = (
+    "out",
+    "data_dir",
+    "plugin",
+    "dry_run",
+    "verbose",
+    "quiet",
+    "config",
+    "rerun",
+    "sweep",
+    "test",
+    "track",
+    "device",
+)
 
 
 @dataclass
@@ -46,10 +60,14 @@ def run_sweep(flags: argparse.Namespace, arguments: Sequence[str]) -> int:
     Raises:
         InputError: the file makes no sense, or the results folder cannot be used.
     """
-    log_to_stderr(max(logging.DEBUG, logging.WARNING - 10 * flags.verbose))
-    sweep = read_sweep(flags.sweep, arguments)
+    level = logging.ERROR if flags.quiet else max(logging.DEBUG, logging.WARNING - 10 * flags.verbose)
+    with logged_to_stderr(level):
+        return _run_sweep(read_sweep(flags.sweep, arguments), flags, level)
+
+
+def _run_sweep(sweep: Sweep, flags: argparse.Namespace, level: int) -> int:
     load_plugins(list(dict.fromkeys(path for run in sweep.runs for path in run.flags.plugin)))
-    screen, messages = Screen(), Screen(stderr=True)
+    screen, messages = Screen(), Screen(stderr=True, quiet=flags.quiet)
     out = sweep.runs[0].flags.out
     store = Store(out)
     require_own_readme(out)
@@ -63,7 +81,8 @@ def run_sweep(flags: argparse.Namespace, arguments: Sequence[str]) -> int:
     write_sweep(out, _kept(sweep, done))
     for number, run in enumerate(sweep.runs, start=1):
         messages.print(f"\nrun {number} of {len(sweep.runs)}: {run.name}", highlight=False, markup=False)
-        done[run] = _run(run, store, messages)
+        with logged_to_file(out, level):
+            done[run] = _run(run, store, messages)
         write_sweep(out, _kept(sweep, done))
     choices = _choices(done, store)
     write_sweep(out, _kept(sweep, done, choices))

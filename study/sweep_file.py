@@ -8,7 +8,7 @@ import itertools
 import math
 import random
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fusebench.benchmarks.redaction import redacted
 from fusebench.errors import InputError
-from fusebench.study.flags import Parser, run_parser
+from fusebench.study.flags import run_parser
+from fusebench.study.parser import Parser
 
 T = TypeVar("T")
 _Several = Annotated[tuple[T, ...], Field(min_length=1)]
@@ -28,7 +29,7 @@ _Scalar = bool | int | float | str
 # Flags of a whole sweep: they say where things are and how it is run, so the command line may give them too.
 _OF_THE_SWEEP = ("out", "data-dir", "device", "plugin", "rerun", "limit")
 _MAY_BE_PATHS = ("backbone", "train", "dev", "fit", "methods")
-_OF_THE_TERMINAL = ("help", "sweep", "config", "dry-run", "verbose", "test")
+_OF_THE_TERMINAL = ("help", "sweep", "config", "dry-run", "verbose", "quiet", "test")
 
 
 class _Table(BaseModel):
@@ -170,23 +171,12 @@ def plain(name: str, value: Any) -> Any:
 def _flags(path: Path, options: Mapping[str, Any], given: argparse.Namespace) -> argparse.Namespace:
     parser = run_parser(_FileParser)
     parser.prog = str(path)
-    flags = parser.parse_args(list(itertools.chain.from_iterable(_arguments(*pair) for pair in options.items())))
+    flags = parser.parse_args(parser.arguments(options))
     for name, value in vars(given).items():
         setattr(flags, name, value)
     if flags.methods is None:
         flags.methods = [["all"]]
     return flags
-
-
-def _arguments(name: str, value: _Scalar | list[_Scalar]) -> Iterator[str]:
-    """The same on the command line."""
-    if isinstance(value, bool):
-        if value:
-            yield f"--{name}"
-    elif name == "seeds" and isinstance(value, list):
-        yield f"--seeds={','.join(map(str, value))}"
-    else:
-        yield from (f"--{name}={one}" for one in (value if isinstance(value, list) else [value]))
 
 
 class _FileParser(Parser):
@@ -208,7 +198,7 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
         action.default = argparse.SUPPRESS
     given = parser.parse_args(list(arguments))
     del given.sweep
-    known = {name.replace("-", "_") for name in (*_OF_THE_SWEEP, "dry-run", "verbose")}
+    known = {name.replace("-", "_") for name in (*_OF_THE_SWEEP, "dry-run", "verbose", "quiet")}
     for name in vars(given):
         if name not in known:
             raise InputError(

@@ -29,8 +29,8 @@ VALUES = {
     flags._seeds: ([0, 2], "0,2"),
     flags._seed: (4, "4"),
 }
-POSITIONALS = {"list": ["tasks"], "export": ["mean"], "record": ["record.json"]}
-REQUIRED = {"gate": ["--baseline=b.json"], "export": ["--to=model"]}
+POSITIONALS = {"list": ["tasks"], "push": ["model"], "export": ["mean"], "record": ["record.json"]}
+REQUIRED = {"gate": ["--baseline=b.json"], "push": ["--repo=org/name"], "export": ["--to=model"]}
 
 
 def optional_flags():
