@@ -19,6 +19,7 @@ COMMANDS: dict[str, Callable[[], Parser]] = {
     "replay": lambda: parsers.record_parser("replay", "Runs a record again."),
     "diagnose": parsers.diagnose_parser,
     "export": parsers.export_parser,
+    "push": parsers.push_parser,
     "doctor": parsers.doctor_parser,
     "completion": parsers.completion_parser,
 }
