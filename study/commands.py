@@ -23,15 +23,14 @@ from fusebench.methods.recipe import Recipe
 from fusebench.methods.registry import load_plugins
 from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
-from fusebench.study.damage import forget_finished_checkpoints, quarantine_cells, quarantine_trainings
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
+from fusebench.study.execute import Executor, execute
 from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
-from fusebench.study.run import Outcome, run
+from fusebench.study.run import Outcome
 from fusebench.study.screen import Screen, log_to_stderr
 from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
-from fusebench.study.training_locks import trainings_locked
 
 
 def run_methods(flags: argparse.Namespace) -> int:
@@ -51,7 +50,7 @@ def run_methods(flags: argparse.Namespace) -> int:
         for cell in plan.cells:
             screen.print(f"{cell.spec.spec_id}  {cell.task.spec.name}  {cell.method.name}", soft_wrap=True)
         return 0
-    outcome = _compute(plan, store, messages)
+    outcome = _compute(plan, store, flags, messages)
     untested = _test_own_boards(plan, store, flags.test, messages)
     boards, files = rebuild(store)
     for board in _of_this_run(boards, plan):
@@ -86,21 +85,14 @@ def _test_own_boards(plan: Plan, store: Store, asked: bool | None, messages: Scr
     return lines
 
 
-def _compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
-    """Runs what is missing or damaged, while no other run trains the same in this folder."""
+def _compute(plan: Plan, store: Store, flags: argparse.Namespace, messages: Screen) -> Outcome:
+    """Runs what is missing or damaged."""
 
-    def waiting(method: str) -> None:
-        messages.print(f"another run is training {method} in {store.out}: waiting for it", soft_wrap=True)
+    def say(line: str) -> None:
+        messages.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    lines = quarantine_cells(plan, store)
-    finished = {} if plan.options.rerun else store.finished()
-    with trainings_locked(plan, finished, waiting) as to_train:
-        for line in [*lines, *quarantine_trainings(to_train, store)]:
-            messages.print(f"to quarantine: {line}", highlight=False, markup=False, soft_wrap=True)
-        with LiveProgress(messages).running() as progress:
-            outcome = run(plan, store, progress)
-        forget_finished_checkpoints(store.out)
-        return outcome
+    with LiveProgress(messages).running() as progress:
+        return execute(plan, store, executor_of(flags), progress, say)
 
 
 def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:
@@ -244,6 +236,11 @@ def options_of(flags: argparse.Namespace) -> Options:
         remote_code=flags.trust_remote_code,
         rerun=flags.rerun,
     )
+
+
+def executor_of(flags: argparse.Namespace) -> Executor:
+    """Where the flags of a run have its cells computed."""
+    return Executor(flags.executor, flags.cpus, flags.gpus, tuple(flags.plugin))
 
 
 def _training(flags: argparse.Namespace) -> TrainingOptions:

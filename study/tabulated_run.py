@@ -15,10 +15,10 @@ from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
 from fusebench.methods.registry import load_plugins
 from fusebench.study.boards import rebuild
-from fusebench.study.commands import options_of
+from fusebench.study.commands import executor_of, options_of
+from fusebench.study.execute import execute
 from fusebench.study.flags import Parser, run_parser
 from fusebench.study.plan import make_plan
-from fusebench.study.run import run
 
 _TERMINAL = ("dry_run", "verbose")  # flags that only say what a terminal shows
 
@@ -31,7 +31,7 @@ def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> p
     store = Store(asked.out)
     require_own_readme(asked.out)
     plan = make_plan(asked)
-    outcome = run(plan, store)
+    outcome = execute(plan, store, executor_of(flags))
     rebuild(store)
     for failure in outcome.failures:
         warnings.warn(f"failed, and not in the table: {failure}", RuntimeWarning, stacklevel=3)
