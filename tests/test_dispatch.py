@@ -141,7 +141,8 @@ def test_a_unit_that_is_lost_again_and_again_is_divided_until_what_is_lost_is_al
 
 
 def test_a_lost_training_costs_its_own_cells_and_no_others(world, local, tmp_path):
-    asked = options(world, "mean", "scalar-mix+batch-softmax", "mlp+batch-softmax", out=tmp_path, **SETTINGS)
+    methods = ("mean+whiten(k=4)", "scalar-mix+batch-softmax", "mlp+batch-softmax")
+    asked = options(world, *methods, out=tmp_path, **SETTINGS)
     lost = {cell.spec.spec_id for cell in make_plan(asked).cells if cell.method.name == "mlp+batch-softmax"}
     outcome, _ = dispatched(asked, loses=lambda unit: unit.stage == "training" and lost & set(unit.spec_ids))
     assert len(outcome.failures) == len(lost) == 4
