@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from fusebench.benchmarks.mteb_bridge import judge
-from fusebench.benchmarks.store import Store
 from fusebench.benchmarks.tasks import LoadedTask
 from fusebench.methods.engine import SharedPass
 from fusebench.methods.parts import Fusion
-from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Plan
 from fusebench.study.train import Ready, Trainer, Wanted
 from fusebench.study.training_plan import MethodTraining, TrainingPlan
@@ -113,7 +111,7 @@ class Calibration:
         missing = [one for one in wanted if keys[one] not in self._updates]
         with tempfile.TemporaryDirectory() as folder:
             small = _miniature(plan, missing, Path(folder), live)
-            trainer = Trainer(small, lambda stage, done, total: None, PassJournals(small, Store(Path(folder))))
+            trainer = Trainer(small, lambda stage, done, total: None)
             for one, made in _trained(trainer, missing).items():
                 self._updates[keys[one]] = made.training.seconds / made.training.updates
             self.failures.update({one.method.name: error for one, error in trainer.failures.items()})

@@ -26,6 +26,7 @@ from fusebench.study.boards import rebuild
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
 from fusebench.study.dry_run import DryRun
+from fusebench.study.execute import Executor, execute
 from fusebench.study.logs import logged_to_file, logged_to_stderr
 from fusebench.study.options import Options, TrainingOptions
 from fusebench.study.plan import Plan, choose_device, make_plan
@@ -33,7 +34,6 @@ from fusebench.study.protocol_scores import counted_tasks
 from fusebench.study.protocol_table import show_protocol
 from fusebench.study.run import Outcome
 from fusebench.study.screen import Screen
-from fusebench.study.shared_folder import run_in_shared_folder
 from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
 
 
@@ -65,7 +65,7 @@ def _run_methods(flags: argparse.Namespace, level: int) -> int:
         return 0
     store.require_writable()
     with logged_to_file(options.out, level):
-        outcome = compute(plan, store, messages)
+        outcome = compute(plan, store, executor_of(flags), messages)
         untested = _test_own_boards(plan, store, flags.test, messages)
         boards, files = rebuild(store)
         for board in _of_this_run(boards, plan):
@@ -105,12 +105,14 @@ def _test_own_boards(plan: Plan, store: Store, asked: bool | None, messages: Scr
     return lines
 
 
-def compute(plan: Plan, store: Store, messages: Screen) -> Outcome:
-    """Runs what is missing or damaged, while no other run trains the same in this folder."""
+def compute(plan: Plan, store: Store, executor: Executor, messages: Screen) -> Outcome:
+    """Runs what is missing or damaged, where the executor says."""
+
+    def say(line: str) -> None:
+        messages.print(line, highlight=False, markup=False, soft_wrap=True)
+
     with LiveProgress(messages).running() as progress:
-        return run_in_shared_folder(
-            plan, store, lambda line: messages.print(line, highlight=False, markup=False, soft_wrap=True), progress
-        )
+        return execute(plan, store, executor, progress, say)
 
 
 def _of_this_run(boards: list[Board], plan: Plan) -> list[Board]:
@@ -266,6 +268,11 @@ def options_of(flags: argparse.Namespace) -> Options:
         remote_code=flags.trust_remote_code,
         rerun=flags.rerun,
     )
+
+
+def executor_of(flags: argparse.Namespace) -> Executor:
+    """Where the flags of a run have its cells computed."""
+    return Executor(flags.executor, flags.cpus, flags.gpus, tuple(flags.plugin))
 
 
 def _training(flags: argparse.Namespace) -> TrainingOptions:

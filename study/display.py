@@ -28,6 +28,7 @@ class LiveProgress:
         self._bars: Progress | None = None
         self._stages: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, int]] = {}
 
     @contextmanager
     def running(self) -> Iterator[LiveProgress]:
@@ -80,9 +81,12 @@ class LiveProgress:
             self._bars.update(self._stages[stage], completed=done, total=total)
         now = time.monotonic()
         self._stage = stage
+        begun, before = self._begun.setdefault(stage, (now, done))
         if stage not in self._spoken or now - self._spoken[stage] > 10 or done == total:
             self._spoken[stage] = now
-            self._say(f"{stage}: {100 * done // max(1, total)} %")
+            left = (now - begun) * (total - done) / (done - before) if done > before else 0.0
+            rest = f", {_duration(left)} left" if left else ""
+            self._say(f"{stage}: {100 * done // max(1, total)} % ({done} of {total}{rest})")
 
 
 def show_plan(plan: Plan, kept: int, console: Console) -> None:
@@ -164,6 +168,13 @@ def _training_lines(outcome: Outcome) -> list[str]:
         return [*lines, f"equal budgets: {next(iter(budgets))} each"]
     shares = "; ".join(f"{', '.join(dict.fromkeys(methods))}: {budget}" for budget, methods in budgets.items())
     return [*lines, f"BUDGETS DIFFER: {shares}"]
+
+
+def _duration(seconds: float) -> str:
+    """Two figures of it, such as 40 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _count(number: int, noun: str) -> str:

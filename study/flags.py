@@ -109,6 +109,20 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
         "--batch-tokens", type=_positive, metavar="N", help="tokens in a batch (default: 1024 on a processor)"
     )
     how.add_argument(
+        "--executor",
+        type=_executor,
+        default="local",
+        metavar="local|ray[:ADDRESS]",
+        help="where cells are computed: in this process, on Ray workers of this machine, or on a Ray cluster "
+        "(ray:auto, ray:HOST:PORT); the same records (default: %(default)s)",
+    )
+    how.add_argument(
+        "--cpus", type=_amount, metavar="N", help="threads; on Ray, CPUs and threads of each unit (default there: 1)"
+    )
+    how.add_argument(
+        "--gpus", type=_amount, metavar="X", help="GPUs of each unit on Ray, 0.5 for two a GPU (default: 1 on cuda)"
+    )
+    how.add_argument(
         "--test",
         action=argparse.BooleanOptionalAction,
         help="intervals and paired tests of the boards (default: where they take seconds)",
@@ -193,6 +207,24 @@ def _rate(text: str) -> float:
     if not 0 < rate < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
     return rate
+
+
+def _executor(text: str) -> str:
+    kind, _, address = text.partition(":")
+    if kind not in ("local", "ray") or (kind == "local" and ":" in text) or "://" in address:
+        raise argparse.ArgumentTypeError(f"'{text}' is none of local, ray, ray:auto and ray:HOST:PORT")
+    return text
+
+
+def _amount(text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = -1.0
+    # Ray counts whole processors and GPUs, or a part of one.
+    if not 0 <= amount < float("inf") or (amount > 1 and amount != int(amount)):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a whole number nor a part of one")
+    return amount
 
 
 def _positive(text: str) -> int:

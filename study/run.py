@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,8 +49,44 @@ class Outcome:
     trainings: list[tuple[str, int, Training]] = field(default_factory=list)  # method, seed, what it took
 
 
+class Pass(Protocol):
+    """What scoring reads of a pass that holds every text of the tasks; see `SharedPass`."""
+
+    @property
+    def fusions(self) -> Mapping[str, Fusion]: ...  # noqa: D102
+
+    @property
+    def statistics(self) -> PassStatistics: ...  # noqa: D102
+
+    @property
+    def workers(self) -> int: ...  # noqa: D102
+
+    def rows(self, texts: Sequence[str]) -> np.ndarray: ...  # noqa: D102
+
+    def vectors(  # noqa: D102
+        self, name: str, rows: np.ndarray | None = None
+    ) -> Float[np.ndarray, "inputs out"]: ...
+
+    def truncated(self, texts: Iterable[str]) -> int: ...  # noqa: D102
+
+    def token_share(self, texts: Iterable[str]) -> float: ...  # noqa: D102
+
+
+class PassMaker(Protocol):
+    """Runs all texts through a backbone, for fusions with one template; `progress` is told tokens done and in all."""
+
+    def __call__(  # noqa: D102
+        self,
+        plan: Plan,
+        backbone: Backbone,
+        fusions: Mapping[str, Fusion],
+        texts: Sequence[str],
+        progress: Callable[[int, int], None],
+    ) -> Pass: ...
+
+
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """The cells of one method, seed and weights: they share vectors."""
 
     method: Method
@@ -71,39 +108,83 @@ def run(plan: Plan, store: Store, progress: Progress = lambda stage, done, total
     Raises:
         InputError: if the results folder cannot be written.
     """
+    wanted = missing_cells(plan, store)
+    journals = PassJournals(plan, store)
+    outcome = compute(plan, wanted, store, progress, journals=journals)
+    outcome.kept = len(plan.cells) - len(wanted)
+    if not outcome.failures:
+        journals.forget()
+    return outcome
+
+
+def missing_cells(plan: Plan, store: Store) -> list[Cell]:
+    """The cells that are to be computed; the folder is made ready and remembers the suites asked for.
+
+    Raises:
+        InputError: if the results folder cannot be written.
+    """
     store.require_writable()
     for view in plan.views:
         store.remember_suite(view.name, view.title, view.tasks)
     finished = {} if plan.options.rerun else store.finished()
-    wanted = [cell for cell in plan.cells if cell.spec.spec_id not in finished]
-    outcome = Outcome(kept=len(plan.cells) - len(wanted))
-    groups = [
-        _Group(method, seed, tuple(cells))
-        for (method, seed, _), cells in itertools.groupby(
-            wanted, key=lambda cell: (cell.method, cell.seed, cell.spec.weights_sha256)
-        )
-    ]
-    running = _Run(plan, store, outcome, progress, len(wanted))
-    running.of(groups)
-    if not outcome.failures:
-        running.journals.forget()
-    return outcome
+    return [cell for cell in plan.cells if cell.spec.spec_id not in finished]
+
+
+def compute(
+    plan: Plan,
+    cells: Sequence[Cell],
+    store: Store,
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    tasks: Collection[str] = (),
+    make_pass: PassMaker | None = None,
+    journals: PassJournals | None = None,
+) -> Outcome:
+    """Computes these cells of a plan, whether or not the store has them.
+
+    Args:
+        tasks: whose texts a pass holds besides those of the cells.
+        make_pass: what makes it, in the place of the engine.
+        journals: keep what passes have finished for the same command after a kill.
+
+    Raises:
+        InputError: if the results folder cannot be written.
+    """
+    under_way = _Run(plan, store, progress, len(cells), tasks, make_pass, journals)
+    under_way.of(groups_of(cells))
+    return under_way.outcome
+
+
+def groups_of(cells: Iterable[Cell]) -> list[Group]:
+    """Cells by method, seed and weights, in the plan's order."""
+    alike = itertools.groupby(cells, key=lambda cell: (cell.method, cell.seed, cell.spec.weights_sha256))
+    return [Group(method, seed, tuple(own)) for (method, seed, _), own in alike]
 
 
 class _Run:
     """One run under way."""
 
-    def __init__(self, plan: Plan, store: Store, outcome: Outcome, progress: Progress, cells: int) -> None:
-        self.plan, self.store, self.outcome, self.progress, self.cells = plan, store, outcome, progress, cells
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        progress: Progress,
+        cells: int,
+        tasks: Collection[str],
+        make_pass: PassMaker | None,
+        journals: PassJournals | None,
+    ) -> None:
+        self.plan, self.store, self.progress, self.cells = plan, store, progress, cells
+        self.tasks, self.make_pass, self.journals = tasks, make_pass or self._shared_pass, journals
+        self.outcome = Outcome()
         self.done = 0
-        self.journals = PassJournals(plan, store)
-        self.trainer = Trainer(plan, progress, self.journals)
+        self.trainer = Trainer(plan, progress, journals)
 
-    def of(self, groups: Sequence[_Group]) -> None:
+    def of(self, groups: Sequence[Group]) -> None:
         """Frozen methods together first, then each fine-tuned backbone with the methods that read it."""
         tuned = [group for group in groups if group.cells[0].spec.regime == "finetune"]
         together = [group for group in groups if group not in tuned]
-        wanted = {group.fusion_key: _wanted(self.plan, group) for group in groups if group.method.trained}
+        wanted = {group.fusion_key: wanted_of(self.plan, group) for group in groups if group.method.trained}
         frozen = self.trainer.frozen([wanted[key] for key in _keys(together) if key in wanted])
         self._judge(self.plan.backbone, together, {key: frozen.get(one) for key, one in wanted.items()}, wanted)
         for number, key in enumerate(_keys(tuned), start=1):
@@ -116,7 +197,7 @@ class _Run:
     def _judge(
         self,
         backbone: Backbone,
-        groups: Sequence[_Group],
+        groups: Sequence[Group],
         ready: Mapping[str, Ready | None],
         wanted: Mapping[str, Wanted],
     ) -> None:
@@ -125,17 +206,17 @@ class _Run:
         for group in groups:
             if group.method.trained and ready[group.fusion_key] is None:
                 error = self.trainer.failures[wanted[group.fusion_key]]
-                self.outcome.failures.extend(_failure(cell, error) for cell in group.cells)
+                self.outcome.failures.extend(failure_of(cell, error) for cell in group.cells)
                 self._advance(group)
             else:
                 able.append(group)
         if not able:
             return
         self.outcome.methods += len(able)
-        asked = {cell.task.spec.name for group in able for cell in group.cells}
+        asked = {*self.tasks, *(cell.task.spec.name for group in able for cell in group.cells)}
         tasks = [task for task in self.plan.tasks if task.spec.name in asked]
-        fusions = {group.fusion_key: _fusion(self.plan, group, ready.get(group.fusion_key)) for group in able}
-        passes = _passes(self.plan, backbone, fusions, tasks, self.journals, self.progress)
+        fusions = {group.fusion_key: fusion_of(self.plan, group, ready.get(group.fusion_key)) for group in able}
+        passes = _passes(self.plan, backbone, fusions, tasks, self.progress, self.make_pass)
         self.outcome.passes += [one.statistics for one in passes.values()]
         shares = {
             template: {task.spec.name: _share(task, self.plan, shared) for task in tasks}
@@ -151,21 +232,38 @@ class _Run:
             scores.write(self.store, self.outcome)
             self._advance(group)
 
-    def _advance(self, group: _Group) -> None:
+    def _shared_pass(
+        self,
+        plan: Plan,
+        backbone: Backbone,
+        fusions: Mapping[str, Fusion],
+        texts: Sequence[str],
+        progress: Callable[[int, int], None],
+    ) -> SharedPass:
+        template = next(iter(fusions.values())).template
+        journal = self.journals.of(f"tasks {template}", fusions, backbone) if self.journals else None
+        tokens = plan.options.batch_tokens
+        shared = SharedPass(backbone, fusions, batch_tokens=tokens, progress=progress, journal=journal)
+        shared.ensure(texts)
+        return shared
+
+    def _advance(self, group: Group) -> None:
         self.done += len(group.cells)
         self.progress("scoring", self.done, self.cells)
 
 
-def _keys(groups: Sequence[_Group]) -> list[str]:
+def _keys(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(group.fusion_key for group in groups))
 
 
-def _wanted(plan: Plan, group: _Group) -> Wanted:
+def wanted_of(plan: Plan, group: Group) -> Wanted:
+    """What the trainer is asked for, for the cells of a trained method."""
     cell, stem = group.cells[0], group.method.stem
     return Wanted(stem, group.seed or 0, cell.spec, plan.training.methods.get(stem), cell.saved)
 
 
-def _fusion(plan: Plan, group: _Group, ready: Ready | None) -> Fusion:
+def fusion_of(plan: Plan, group: Group, ready: Ready | None) -> Fusion:
+    """The fusion with its weights; without `ready`, those of the seed."""
     if ready is not None:
         return ready.fusion
     with torch.random.fork_rng():
@@ -178,28 +276,34 @@ def _passes(
     backbone: Backbone,
     fusions: Mapping[str, Fusion],
     tasks: Sequence[LoadedTask],
-    journals: PassJournals,
     progress: Progress,
-) -> dict[str | None, SharedPass]:
+    make_pass: PassMaker,
+) -> dict[str | None, Pass]:
     """One pass a template, finished over all texts of the tasks and the fit texts."""
     by_template: dict[str | None, dict[str, Fusion]] = {}
     for key, fusion in fusions.items():
         by_template.setdefault(fusion.template, {})[key] = fusion
-    texts = [text for task in tasks for text in _inputs(task, plan.options.prompts)]
-    fit_texts = _fit_inputs(plan)
+    texts = pass_texts(plan, tasks)
     passes = {}
     for number, (template, of_template) in enumerate(by_template.items(), start=1):
         stage = f"backbone pass {number} of {len(by_template)}"
-        passes[template] = SharedPass(
+        passes[template] = make_pass(
+            plan,
             backbone,
             of_template,
-            batch_tokens=plan.options.batch_tokens,
-            progress=lambda done, total, stage=stage: progress(stage, done, total),  # type: ignore[misc]
-            journal=journals.of(f"tasks {template}", of_template, backbone),
+            texts,
+            lambda done, total, stage=stage: progress(stage, done, total),  # type: ignore[misc]
         )
-        # Also where no method that is left to run is fitted: a run that was interrupted goes on with equal batches.
-        passes[template].ensure(texts + fit_texts)
     return passes
+
+
+def pass_texts(plan: Plan, tasks: Iterable[LoadedTask]) -> list[str]:
+    """What goes through the backbone for these tasks, repetitions included.
+
+    The fit texts are there also where no method that is left to run is fitted: a run that was interrupted goes on
+    with equal batches.
+    """
+    return [text for task in tasks for text in _inputs(task, plan.options.prompts)] + _fit_inputs(plan)
 
 
 def _fit_inputs(plan: Plan) -> list[str]:
@@ -219,7 +323,7 @@ class _Share:
     tokens: float
 
 
-def _share(task: LoadedTask, plan: Plan, shared: SharedPass) -> _Share:
+def _share(task: LoadedTask, plan: Plan, shared: Pass) -> _Share:
     inputs = _inputs(task, plan.options.prompts)
     distinct = set(inputs)
     counts = Counts(
@@ -234,7 +338,7 @@ def _share(task: LoadedTask, plan: Plan, shared: SharedPass) -> _Share:
 class _Vectors:
     """One method's finished vectors, of all texts of the pass at once; of very many, of those that are asked for."""
 
-    def __init__(self, plan: Plan, group: _Group, shared: SharedPass) -> None:
+    def __init__(self, plan: Plan, group: Group, shared: Pass) -> None:
         self._shared, self._key, self._prompts = shared, group.fusion_key, plan.options.prompts
         started = time.perf_counter()
         fit = shared.vectors(self._key, shared.rows(_fit_inputs(plan))) if group.method.fitted else None
@@ -267,8 +371,8 @@ class _Scores:
     """Judges one method's vectors on its tasks."""
 
     plan: Plan
-    group: _Group
-    shared: SharedPass
+    group: Group
+    shared: Pass
     shares: Mapping[str, _Share]
     training: Training | None
 
@@ -277,7 +381,7 @@ class _Scores:
         try:
             vectors = _Vectors(self.plan, self.group, self.shared)
         except Exception as error:  # a third-party part can raise anything
-            outcome.failures.extend(_failure(cell, error) for cell in self.group.cells)
+            outcome.failures.extend(failure_of(cell, error) for cell in self.group.cells)
             return
         for cell in self.group.cells:
             try:
@@ -285,7 +389,7 @@ class _Scores:
             except InputError:  # the disk refuses, and will refuse the next cell too
                 raise
             except Exception as error:  # a third-party part can raise anything
-                outcome.failures.append(_failure(cell, error))
+                outcome.failures.append(failure_of(cell, error))
 
     def _write(self, cell: Cell, vectors: _Vectors, store: Store, outcome: Outcome) -> None:
         name, share = cell.method.name, self.shares[cell.task.spec.name]
@@ -328,7 +432,8 @@ class _Scores:
         return overlap.model_copy(update={"main_score_without": without})
 
 
-def _failure(cell: Cell, error: Exception) -> str:
+def failure_of(cell: Cell, error: Exception) -> str:
+    """The sentence on a cell that failed."""
     method, task = cell.method.name, cell.task.spec.name
     _LOG.info("%s on %s", method, task, exc_info=error)
     kind = "" if isinstance(error, ArithmeticError | InputError) else f"{type(error).__name__}: "
@@ -336,7 +441,7 @@ def _failure(cell: Cell, error: Exception) -> str:
     return f"{method} on {task}: {kind}{reason}"
 
 
-def _cost(shared: SharedPass, share: float, fusion_seconds: float, scoring_seconds: float) -> Cost:
+def _cost(shared: Pass, share: float, fusion_seconds: float, scoring_seconds: float) -> Cost:
     """Seconds of the pass and of the fusion by the task's share of the tokens, so that tasks add up."""
     live = sum(shared.statistics.fusion_seconds.values()) / max(1, shared.workers)
     return Cost(

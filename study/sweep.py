@@ -19,7 +19,7 @@ from fusebench.benchmarks.sweep_files import KeptRun, KeptSweep, sweep_path, wri
 from fusebench.errors import InputError
 from fusebench.methods.registry import load_plugins
 from fusebench.study.boards import rebuild
-from fusebench.study.commands import compute, options_of, show_rejected
+from fusebench.study.commands import compute, executor_of, options_of, show_rejected
 from fusebench.study.display import show_outcome, show_plan
 from fusebench.study.dry_run import DryRun
 from fusebench.study.logs import logged_to_file, logged_to_stderr
@@ -125,7 +125,7 @@ def _run(run: SweepRun, store: Store, messages: Screen) -> _Done:
         finished = {} if plan.options.rerun else store.finished()
         done.cells = tuple(cell.spec.spec_id for cell in plan.cells)
         show_plan(plan, sum(one in finished for one in done.cells), messages)
-        outcome = compute(plan, store, messages)
+        outcome = compute(plan, store, executor_of(run.flags), messages)
         show_outcome(outcome, time.monotonic() - started, messages)
         done.failures += outcome.failures
     except Exception as error:  # a third-party part or a backbone's own code can raise anything

@@ -16,11 +16,11 @@ from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
 from fusebench.methods.registry import load_plugins
 from fusebench.study.boards import rebuild
-from fusebench.study.commands import options_of
+from fusebench.study.commands import executor_of, options_of
+from fusebench.study.execute import execute
 from fusebench.study.flags import run_parser
 from fusebench.study.parser import Parser
 from fusebench.study.plan import make_plan
-from fusebench.study.shared_folder import run_in_shared_folder
 
 _LOG = logging.getLogger(__name__)
 _TERMINAL = ("dry_run", "verbose", "quiet")  # flags that only say what a terminal shows
@@ -36,7 +36,7 @@ def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> p
     store = Store(asked.out)
     require_own_readme(asked.out)
     plan = make_plan(asked)
-    outcome = run_in_shared_folder(plan, store, _LOG.warning, lambda stage, done, total: None)
+    outcome = execute(plan, store, executor_of(flags), say=_LOG.warning)
     rebuild(store)
     for failure in outcome.failures:
         warnings.warn(f"failed, and not in the table: {failure}", RuntimeWarning, stacklevel=3)

@@ -85,7 +85,7 @@ class Trainer:
         journals: keep the passes over training texts.
     """
 
-    def __init__(self, plan: Plan, progress: Progress, journals: PassJournals) -> None:
+    def __init__(self, plan: Plan, progress: Progress, journals: PassJournals | None = None) -> None:
         self.plan, self.progress, self.journals = plan, progress, journals
         self.options = plan.options.training
         self.recipes = trial_recipes(self.options.recipe, self.options.trials)

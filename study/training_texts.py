@@ -40,7 +40,7 @@ def numbered(plan: Plan, rows: TrainRows, source: StateSource) -> Rows:
 
 
 def frozen_source(
-    plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]], journals: PassJournals, progress: Progress
+    plan: Plan, trainings: Sequence[tuple[Method, MethodTraining]], journals: PassJournals | None, progress: Progress
 ) -> StateSource:
     """Frozen states for methods that read alike: pooled ones stored in memory, tokens on disk or else live.
 
@@ -63,7 +63,7 @@ def frozen_source(
                 batch_tokens=options.batch_tokens if view is None else None,
                 progress=lambda done, total: progress("states of the training texts", done, total),
                 noise_seed=None if view is None else _NOISE + view,
-                journal=journals.of(f"training {rows}, view {view}", fusions, backbone),
+                journal=journals.of(f"training {rows}, view {view}", fusions, backbone) if journals else None,
             )
             shared.ensure(texts)
             return shared

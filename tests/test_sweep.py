@@ -90,10 +90,10 @@ def _dev_mean(records, rate):
 def test_the_same_command_resumes_and_ends_in_the_same_file(bench, tmp_path, monkeypatch):
     compute = sweep_module.compute
 
-    def killed(plan, store, messages):
+    def killed(plan, store, executor, messages):
         if plan.options.training.recipe.learning_rate_new > 0.01:
             raise KeyboardInterrupt
-        return compute(plan, store, messages)
+        return compute(plan, store, executor, messages)
 
     monkeypatch.setattr(sweep_module, "compute", killed)
     code, _, _ = bench("lr-new = [1e-3, 1e-1]", more="")
