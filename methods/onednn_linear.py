@@ -7,9 +7,10 @@ differ in the last bits. `scripts/speed_of_encoding.py` measures what it gains.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
@@ -32,6 +33,20 @@ def use_onednn(module: Model) -> Model:
             elif _widens_by_gelu(layer):
                 layer.__class__ = _fused(cast(Callable[..., nn.Module], type(layer)))
     return module
+
+
+@contextlib.contextmanager
+def by_torch(module: nn.Module) -> Iterator[None]:
+    """Within, the layers of a module compute as torch does by itself, for tools that know nothing else."""
+    changed = [(layer, type(layer)) for layer in module.modules()]
+    changed = [(layer, kind) for layer, kind in changed if kind is OneDNNLinear or hasattr(kind, "unfused")]
+    for layer, kind in changed:
+        layer.__class__ = getattr(kind, "unfused", nn.Linear)
+    try:
+        yield
+    finally:
+        for layer, kind in changed:
+            layer.__class__ = kind
 
 
 @functools.cache

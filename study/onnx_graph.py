@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
+from fusebench.methods.onednn_linear import by_torch
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -62,7 +63,7 @@ def write_graph(model: SentenceTransformer, backbone: Backbone, folder: Path) ->
     example = tuple(_column(rows, name).to(model.device) for name in ("ids", "attention_mask"))
     any_size = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), by_torch(model), _quiet():
             program = torch.onnx.export(
                 _Embedding(model).eval(),
                 example,

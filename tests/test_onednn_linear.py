@@ -8,7 +8,7 @@ from torch import nn
 
 from fusebench.methods import onednn_linear
 from fusebench.methods.grammar import parse
-from fusebench.methods.onednn_linear import OneDNNLinear, use_onednn
+from fusebench.methods.onednn_linear import OneDNNLinear, by_torch, use_onednn
 from fusebench.methods.states import StateShape
 from tests.tiny_models import TEXTS, backbone_of, folder_of
 
@@ -115,3 +115,12 @@ def test_gelu_is_applied_once_frozen_or_trained():
 def test_heads_compute_by_it_too():
     fusion = parse("layer-attention(untrained)").build_fusion(StateShape(blocks=3, dim=32))
     assert all(type(layer) is OneDNNLinear for layer in fusion.modules() if isinstance(layer, nn.Linear))
+
+
+def test_a_module_computes_as_torch_does_for_as_long_as_asked():
+    backbone = backbone_of("bert")
+    before = [type(module) for module in backbone.model.modules()]
+    with by_torch(backbone.model):
+        inside = list(backbone.model.modules())
+        assert not any(isinstance(module, OneDNNLinear) or hasattr(module, "unfused") for module in inside)
+    assert [type(module) for module in backbone.model.modules()] == before
