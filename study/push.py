@@ -114,7 +114,7 @@ def _describe(files: dict[str, Path], card: str, flags: argparse.Namespace) -> N
 
 def _require_name(repo: str) -> None:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is documented
 
     try:
         validate_repo_id(repo)
