@@ -28,6 +28,7 @@ def compare(results, *methods, **flags):
                 "data_dir": results.tiny.root,
                 "setting": [],
                 "every_pair": False,
+                "plugin": [],
                 "resamples": 400,
                 "seed": 0,
                 **flags,

@@ -102,7 +102,7 @@ def test_work_that_says_nothing_is_said_to_be_alive():
     with LiveProgress(console, alive_seconds=0.02).running() as progress:
         progress("tokenising", 1, 3)
         assert console.heard.wait(60)
-    assert console.lines[0] == "tokenising: 33 %"
+    assert console.lines[0] == "tokenising: 33 % (1 of 3)"
     assert all(line.startswith("tokenising: still at it, ") for line in console.lines[1:])
 
 

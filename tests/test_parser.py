@@ -28,6 +28,8 @@ VALUES = {
     flags._comma: (["A", "B"], "A,B"),
     flags._seeds: ([0, 2], "0,2"),
     flags._seed: (4, "4"),
+    flags._executor: ("ray:auto", "ray:auto"),
+    flags._amount: (0.5, "0.5"),
 }
 POSITIONALS = {"list": ["tasks"], "push": ["model"], "export": ["mean"], "record": ["record.json"]}
 REQUIRED = {"gate": ["--baseline=b.json"], "push": ["--repo=org/name"], "export": ["--to=model"]}

@@ -172,6 +172,8 @@ def flags(results, **changes):
         "test": True,
         "data_dir": results.tiny.root,
         "baseline": "mean",
+        "plugin": [],
+        "mteb_results": None,
     }
     return argparse.Namespace(**{**given, "resamples": RESAMPLES, "seed": 0, **changes})
 
