@@ -73,7 +73,8 @@ def groups(everything: Plan) -> dict[str, tuple[str, ...]]:
     fusions = {method.name: method.build_fusion(shape) for method in everything.methods}
     plain = [name for name, fusion in fusions.items() if fusion.template is None]
     pooled = [name for name in plain if fusions[name].needs.pooled]
-    every_layer = [f"{kind}(layer={k})" for kind in ("mean", "cls") for k in range(shape.blocks)]
+    # Not the first token of state 0, which is the same vector for every text.
+    every_layer = [f"{kind}(layer={k})" for kind in ("mean", "cls") for k in range(kind == "cls", shape.blocks)]
     return {
         "pooled states, every layer": (*pooled, *every_layer),
         "and tokens": (*plain, *every_layer),
