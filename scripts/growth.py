@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -27,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from measuring import machine
 from scipy.optimize import lsq_linear
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
@@ -314,12 +313,12 @@ def predictions(found: Mapping[str, Any], parts: Mapping[str, list[Point]]) -> d
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Curves, fits and predictions."""
-    machine = report["machine"]
+    here = report["machine"]
     lines = [
         "# How cost grows",
         "",
-        f"Seconds and constants of this machine ({machine['cores']} cores, {machine['processor']}, torch "
-        f"{machine['torch']}), medians of {report['rounds']} round(s); elsewhere only their ratios mean "
+        f"Seconds and constants of this machine ({here['cores']} cores, {here['processor']}, torch "
+        f"{here['torch']}), medians of {report['rounds']} round(s); elsewhere only their ratios mean "
         f"something. {report['note']}",
     ]
     titles = {
@@ -409,7 +408,7 @@ def main() -> None:
             "corpus": lambda: corpus_part(flags.rounds),
         }
         if part in measure:
-            report |= {"rounds": flags.rounds, "machine": _machine()}
+            report |= {"rounds": flags.rounds, "machine": machine()}
             report["parts"][part] = measure[part]()
             _write(path, report)
     report["fits"] = fits(report["parts"])
@@ -418,16 +417,6 @@ def main() -> None:
     _write(path, report)
     name.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
     print(markdown(report))
-
-
-def _machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cores": os.cpu_count(),
-        "processor": models[0] if models else platform.machine(),
-        "torch": torch.__version__,
-    }
 
 
 def _write(path: Path, report: Mapping[str, Any]) -> None:

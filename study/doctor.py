@@ -9,6 +9,7 @@ import torch
 
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.backbone_loading import quiet_transformers
+from fusebench.methods.onednn_linear import use_onednn
 
 PROBES = (
     "The cat sat on the mat.",
@@ -67,4 +68,4 @@ def _truncated(backbone: Backbone, blocks: int) -> torch.nn.Module:
             use_safetensors=True,
             local_files_only=True,
         )
-    return model.to(backbone.device).eval()
+    return use_onednn(model.to(backbone.device).eval())

@@ -10,12 +10,12 @@ import torch
 
 from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
-from fusebench.study.damage import forget_finished_checkpoints, quarantine_cells
+from fusebench.study.damage import forget_finished_checkpoints
 from fusebench.study.dispatch import compute_on
 from fusebench.study.plan import Plan
 from fusebench.study.ray_pool import LOCAL, Resources, ray_pool
 from fusebench.study.run import Outcome, Progress, missing_cells
-from fusebench.study.shared_folder import run_in_shared_folder
+from fusebench.study.shared_folder import look_over, run_in_shared_folder
 from fusebench.study.unit_work import Job
 
 
@@ -58,8 +58,7 @@ def execute(
 
 
 def _on_ray(plan: Plan, store: Store, executor: Executor, progress: Progress, say: Callable[[str], None]) -> Outcome:
-    for line in quarantine_cells(plan, store):
-        say(f"to quarantine: {line}")
+    look_over(plan, store, say)
     cells = missing_cells(plan, store)
     kept = len(plan.cells) - len(cells)
     if not cells:

@@ -12,6 +12,14 @@ from fusebench.study.run import Outcome, Progress, run
 from fusebench.study.training_locks import trainings_locked
 
 
+def look_over(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
+    """Before a run: says what locks are worth in the folder, and moves damaged cells of the plan to quarantine."""
+    if locks_are_local(store.out):
+        say(f"note: locks in {store.out} hold on this machine alone, as its mount says; start no run on another one")
+    for line in quarantine_cells(plan, store):
+        say(f"to quarantine: {line}")
+
+
 def run_in_shared_folder(plan: Plan, store: Store, say: Callable[[str], None], progress: Progress) -> Outcome:
     """Runs what is missing or damaged, while no other run trains the same in this folder.
 
@@ -24,10 +32,7 @@ def run_in_shared_folder(plan: Plan, store: Store, say: Callable[[str], None], p
     Raises:
         InputError: if the folder cannot be written, or its file system has no locks.
     """
-    if locks_are_local(store.out):
-        say(f"note: locks in {store.out} hold on this machine alone, as its mount says; start no run on another one")
-    for line in quarantine_cells(plan, store):
-        say(f"to quarantine: {line}")
+    look_over(plan, store, say)
     finished = {} if plan.options.rerun else store.finished()
 
     def waiting(method: str) -> None:
