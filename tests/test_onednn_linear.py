@@ -59,6 +59,23 @@ def test_rows_that_do_not_lie_one_behind_the_other_are_read_rightly():
         torch.testing.assert_close(ours(inputs), stock(inputs), rtol=0, atol=2e-6)
 
 
+def test_products_are_of_dense_matrices_forward_and_backward(monkeypatch):
+    """One layer's states out of an array of all layers, and a gradient that was broadcast, lie apart in memory."""
+    operands = []
+    product = onednn_linear._product
+
+    def seen(inputs, weight, *rest):
+        operands.extend([inputs, weight])
+        return product(inputs, weight, *rest)
+
+    monkeypatch.setattr(onednn_linear, "_product", seen)
+    _, ours = pair()
+    inputs = torch.randn(5, 3, 4, 13, requires_grad=True)
+    ours(inputs[:, :, 1]).sum().backward()
+    assert len(operands) == 6
+    assert all(one.is_contiguous() or one.mT.is_contiguous() for one in operands)
+
+
 def test_other_types_go_the_way_of_torch_to_the_last_bit():
     stock, ours = pair()
     for dtype in (torch.float64, torch.bfloat16):
