@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -53,11 +53,20 @@ def flaw_of(record: Record) -> str | None:
     except ValueError:
         return f"was created at {record.environment.created!r}, which is no ISO 8601 time"
     held = record.model_dump(mode="json")
-    if secret := next((where for where, text in _texts(held) if holds_secret(text)), None):
-        return f"holds an access token or a password in {secret}"
+    if secret := _where(held, holds_secret):
+        return f"holds an access token or a password in {secret[0]}"
     # Prompts are the user's own words; every other text is the program's and may not lead into a disk.
     del held["spec"]["prompts"]
-    return next((f"holds the path {text!r} in {where}" for where, text in _texts(held) if _PATH.search(text)), None)
+    path = _where(held, lambda text: _PATH.search(text) is not None)
+    return f"holds the path {path[1]!r} in {path[0]}" if path else None
+
+
+def _where(held: Any, bad: Callable[[str], bool]) -> tuple[str, str] | None:
+    """The first text that is bad, and where it stands; all are looked at together first, as nearly none ever is."""
+    texts = list(_texts(held))
+    if not bad("\n".join(text for _, text in texts)):
+        return None
+    return next(((where, text) for where, text in texts if bad(text)), None)
 
 
 def _texts(held: Any, where: str = "record") -> Iterator[tuple[str, str]]:

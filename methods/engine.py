@@ -140,6 +140,7 @@ class SharedPass:
         self._arrays: RowArrays[tuple[str, str | int]] = RowArrays(in_memory=in_memory)
         self._failed: dict[str, Exception] = {}
         self._lock = threading.Lock()
+        self._whole = threading.Lock()  # no vectors are made of rows that a late text has added and not filled yet
         self._since = 0.0
         self._grow(0)
 
@@ -149,23 +150,24 @@ class SharedPass:
         Raises:
             InputError: if a text has no tokens, or one input alone does not fit into memory.
         """
-        self._since = time.perf_counter()
-        texts = list(texts)
-        new = [text for text in dict.fromkeys(texts) if text not in self._input_of_text]
-        before = len(self._row_of_input)
-        try:
-            inputs, markers = self._distinct_inputs(new)
-            if inputs:
-                self._grow(len(inputs))
-                self._run(inputs, markers, offset=before)
-        except BaseException:
-            self._forget(new, before)
-            raise
-        self.statistics.texts += len(texts)
-        self.statistics.distinct_texts += len(new)
-        self.statistics.truncated += len(self._truncated_texts.intersection(new))
-        self.statistics.distinct_inputs += len(inputs)
-        self._tick()
+        with self._whole:
+            self._since = time.perf_counter()
+            texts = list(texts)
+            new = [text for text in dict.fromkeys(texts) if text not in self._input_of_text]
+            before = len(self._row_of_input)
+            try:
+                inputs, markers = self._distinct_inputs(new)
+                if inputs:
+                    self._grow(len(inputs))
+                    self._run(inputs, markers, offset=before)
+            except BaseException:
+                self._forget(new, before)
+                raise
+            self.statistics.texts += len(texts)
+            self.statistics.distinct_texts += len(new)
+            self.statistics.truncated += len(self._truncated_texts.intersection(new))
+            self.statistics.distinct_inputs += len(inputs)
+            self._tick()
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -204,15 +206,16 @@ class SharedPass:
             name: of the fusion.
             rows: of which inputs; None for every distinct input so far.
         """
-        if name in self._failed:
-            raise self._failed[name]
-        if name in self.live:
-            vectors = self._arrays.read(("live", name), slice(None) if rows is None else rows).view()
-        else:
-            fusion = self.fusions[name]
-            chunks = _in_chunks(len(self._row_of_input) if rows is None else len(rows))
-            parts: list[slice | np.ndarray] = [chunk if rows is None else rows[chunk] for chunk in chunks]
-            vectors = np.concatenate([fusion(self._pooled(fusion, part)).cpu().numpy() for part in parts])
+        with self._whole:
+            if name in self._failed:
+                raise self._failed[name]
+            if name in self.live:
+                vectors = self._arrays.read(("live", name), slice(None) if rows is None else rows).view()
+            else:
+                fusion = self.fusions[name]
+                chunks = _in_chunks(len(self._row_of_input) if rows is None else len(rows))
+                parts: list[slice | np.ndarray] = [chunk if rows is None else rows[chunk] for chunk in chunks]
+                vectors = np.concatenate([fusion(self._pooled(fusion, part)).cpu().numpy() for part in parts])
         vectors.flags.writeable = False
         return vectors
 

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-import platform
 import statistics
 import time
 from dataclasses import dataclass
@@ -25,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
+from measuring import write
 
 from fusebench.methods.attention_guides import MapDiscrimination, PatternDecorrelation
 from fusebench.methods.backbone import Backbone
@@ -185,27 +182,17 @@ def main() -> None:
         "batch": BATCH,
         "rounds": flags.rounds,
         "measured": [measure(made, n, dropout, flags.rounds) for dropout in (True, False) for n in LENGTHS],
-        "machine": {
-            "device": torch.cuda.get_device_name() if cuda else "one thread of a processor (processor time)",
-            "cores": os.cpu_count(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "device": torch.cuda.get_device_name() if cuda else "one thread of a processor (processor time)",
     }
-    flags.out.mkdir(parents=True, exist_ok=True)
-    name = flags.out / "cost_of_guides"
-    name.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    name.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
-    print(markdown(report))
+    write(flags.out, "cost_of_guides", report, markdown(report))
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any]) -> list[str]:
     """A table for each length, with the backbone's dropout and without."""
     lines = [
         "# What attention guides cost in a training step",
         "",
-        f"{report['backbone']}, batch {report['batch']}, forward and backward, on {report['machine']['device']}; "
+        f"{report['backbone']}, batch {report['batch']}, forward and backward, on {report['device']}; "
         f"texts of half the length to the whole. Medians of {report['rounds']} rounds of all variants in turn; "
         "ratios are within a round, to the step without a guide under fused attention. `eager` returns every map "
         "of the model, `here` computes the maps of chosen blocks and the rest fused. Memory is what the graph keeps "
@@ -220,7 +207,7 @@ def markdown(report: dict[str, Any]) -> str:
             "| --- | --- | --- | --- |",
             *(f"| {r['variant']} | {r['seconds']} | {r['ratio']} | {r['kept_megabytes']} |" for r in one["rows"]),
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

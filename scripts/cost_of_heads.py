@@ -12,9 +12,6 @@ Writes results/speed/cost_of_heads.{json,md}.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
+from measuring import write
 
 import fusebench.methods
 from fusebench.methods.backbone import Backbone
@@ -124,7 +121,7 @@ def one_round(backbone: Backbone, fusions: Mapping[str, Fusion], batch: Batch) -
     return found
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any]) -> list[str]:
     """A table a batch."""
     lines = [
         "# What learned fusions cost on a processor",
@@ -148,7 +145,7 @@ def markdown(report: dict[str, Any]) -> str:
                 for r in one["rows"]
             ),
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -166,18 +163,8 @@ def main() -> None:
         "backbone": DEFAULT,
         "rounds": flags.rounds,
         "measured": [measure(backbone, fusions, batch, flags.rounds) for batch in batches],
-        "machine": {
-            "cores": os.cpu_count(),
-            "platform": f"{platform.system()} {platform.machine()}",
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
     }
-    flags.out.mkdir(parents=True, exist_ok=True)
-    name = flags.out / "cost_of_heads"
-    name.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    name.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
-    print(markdown(report))
+    write(flags.out, "cost_of_heads", report, markdown(report))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from typing import Any
 
 import mteb
 import numpy as np
+from measuring import machine, write
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -122,12 +121,12 @@ def _first_difference(found: dict[str, Any]) -> str:
     return "the metrics differ"
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any]) -> list[str]:
     """The report as a page."""
     lines = [
         "# What scoring finished embeddings costs",
         "",
-        f"Finished embeddings of {WIDTH} dimensions; {report['machine']['cores']} cores. Stock mteb is called once a "
+        f"Finished embeddings of {WIDTH} dimensions; {machine()['cores']} cores. Stock mteb is called once a "
         "method on loaded data. Ratios are within a round, of which there are "
         f"{len(report['tasks'][0]['rounds'])} with an equal part of the methods each: median, range in brackets. All "
         "metrics are equal in all digits that mteb writes.",
@@ -142,7 +141,7 @@ def markdown(report: dict[str, Any]) -> str:
             f"{one['stock_seconds_a_method']} | "
             f"{one['our_seconds_a_method']} | {one['ratio']} ({low} to {high}) |"
         )
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -161,15 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tasks = {one["task"]: one for one in before}
     for name in flags.tasks.split(","):
         tasks[name] = measured(name, flags.data_dir, flags.methods, flags.rounds)
-    report = {
-        "tasks": list(tasks.values()),
-        "machine": {"cores": os.cpu_count(), "platform": f"{platform.system()} {platform.machine()}"},
-        "mteb": mteb.__version__,
-    }
-    flags.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
-    print(markdown(report))
+    report = {"tasks": list(tasks.values())}
+    write(flags.out, "cost_of_scoring", report, markdown(report))
 
 
 if __name__ == "__main__":

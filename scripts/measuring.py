@@ -9,6 +9,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
+        **{name: version(name) for name in ("transformers", "sentence-transformers", "mteb")},
     }
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import threading
 import time
@@ -23,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import machine, write
 
 from fusebench.benchmarks.mteb_bridge import judge
 from fusebench.benchmarks.tasks import find_tasks, load_task
@@ -155,7 +154,7 @@ def _fusion(sentence: str, shape: StateShape) -> Any:
     return method.build_fusion(shape)
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any]) -> list[str]:
     """The report as a page."""
     sizes = report["sizes"]
     lines = [
@@ -163,7 +162,7 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         f"{METHODS} methods, {QUERIES} queries, exact search of all documents, mteb's metrics; states of "
         f"{sizes[0]['dim']} dimensions of a made-up backbone that tells every document. Peak of the whole process, "
-        f"pages of mapped files included; {report['machine']['cores']} cores. The limit is 4 GiB and 200 bytes a "
+        f"pages of mapped files included; {machine()['cores']} cores. The limit is 4 GiB and 200 bytes a "
         "document.",
         "",
         "| documents | stored states, GB | peak, GB | of it not in files, GB | limit, GB | seconds |",
@@ -178,7 +177,7 @@ def markdown(report: dict[str, Any]) -> str:
     if len(sizes) > 1:
         slope, start = np.polyfit([one["documents"] for one in sizes], [one["peak_gb"] for one in sizes], 1)
         lines += ["", f"A line through these: {start:.2f} GB and {1e9 * slope:.0f} bytes a document."]
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -192,12 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before = json.loads(file.read_text(encoding="utf-8"))["sizes"] if file.is_file() else []
     others = [one for one in before if one["documents"] != flags.documents and one["dim"] == flags.dim]
     sizes = sorted([*others, measured(flags.documents, flags.dim)], key=lambda one: one["documents"])
-    machine = {"cores": os.cpu_count(), "platform": f"{platform.system()} {platform.machine()}"}
-    report = {"sizes": sizes, "machine": machine}
-    flags.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
-    print(markdown(report))
+    report = {"sizes": sizes}
+    write(flags.out, "memory_of_large_corpora", report, markdown(report))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from measuring import machine, write
 
 HEAVY = (
     "accelerate",
@@ -147,18 +148,17 @@ def measured(rounds: int) -> dict[str, Any]:
         "loaded": {
             name: {"ours": name in ours[0]["modules"], "stock": name in stock[0]["modules"]} for name in HEAVY
         },
-        "machine": {"cores": os.cpu_count(), "platform": f"{platform.system()} {platform.machine()}"},
     }
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any]) -> list[str]:
     """The report as a page."""
     low, high = report["range"]
-    lines = [
+    return [
         "# From the start of the process to the first batch",
         "",
         f"`run_bench.py --methods mean --tasks LeeSTS` up to its first batch against `import mteb`, "
-        f"`import sentence_transformers` and loading the model; {report['machine']['cores']} cores, medians of "
+        f"`import sentence_transformers` and loading the model; {machine()['cores']} cores, medians of "
         f"{report['rounds']} rounds of fresh processes in turn: {report['our_seconds']} s against "
         f"{report['stock_seconds']} s, **ratio {report['ratio']}** ({low} to {high}).",
         "",
@@ -178,7 +178,6 @@ def markdown(report: dict[str, Any]) -> str:
             if any(by.values())
         ),
     ]
-    return "\n".join([*lines, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -188,11 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results/speed"))
     flags = parser.parse_args(arguments)
     report = measured(flags.rounds)
-    flags.out.mkdir(parents=True, exist_ok=True)
-    file = flags.out / "start_up"
-    file.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
-    print(markdown(report))
+    write(flags.out, "start_up", report, markdown(report))
 
 
 if __name__ == "__main__":

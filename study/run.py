@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -223,13 +224,14 @@ class _Run:
             for template, shared in passes.items()
         }
         template_of = {key: template for template, shared in passes.items() for key in shared.fusions}
-        for group in able:
+        ahead = _one_ahead(lambda group: _Vectors(self.plan, group, passes[template_of[group.fusion_key]]), able)
+        for group, vectors in zip(able, ahead, strict=True):
             template, trained = template_of[group.fusion_key], ready.get(group.fusion_key)
             if trained is not None:
                 self.outcome.trainings.append((group.method.stem.name, group.seed or 0, trained.training))
             training = trained.training if trained else None
             scores = _Scores(self.plan, group, passes[template], shares[template], training)
-            scores.write(self.store, self.outcome)
+            scores.write(vectors, self.store, self.outcome)
             self._advance(group)
 
     def _shared_pass(
@@ -335,6 +337,18 @@ def _share(task: LoadedTask, plan: Plan, shared: Pass) -> _Share:
     return _Share(counts, shared.token_share(distinct))
 
 
+def _one_ahead(make: Callable[[Group], _Vectors], groups: Sequence[Group]) -> Iterator[Future[_Vectors]]:
+    """The vectors of each in turn; the next are made while one's are scored, which keeps one processor busy only."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        coming = worker.submit(make, groups[0])
+        for group in groups[1:]:
+            made = coming
+            wait([made])
+            coming = worker.submit(make, group)
+            yield made
+        yield coming
+
+
 class _Vectors:
     """One method's finished vectors, of all texts of the pass at once; of very many, of those that are asked for."""
 
@@ -376,10 +390,10 @@ class _Scores:
     shares: Mapping[str, _Share]
     training: Training | None
 
-    def write(self, store: Store, outcome: Outcome) -> None:
+    def write(self, finished: Future[_Vectors], store: Store, outcome: Outcome) -> None:
         """A record a cell; a cell that fails is a sentence in the outcome, and the others go on."""
         try:
-            vectors = _Vectors(self.plan, self.group, self.shared)
+            vectors = finished.result()
         except Exception as error:  # a third-party part can raise anything
             outcome.failures.extend(failure_of(cell, error) for cell in self.group.cells)
             return
