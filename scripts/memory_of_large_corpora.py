@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class MadeUpBackbone:
     def __init__(self, dim: int) -> None:
         self.device, self.shape, self.padding_side = torch.device("cpu"), StateShape(METHODS, dim), "right"
         self.model = torch.nn.Linear(1, 1)
+        self.source = SimpleNamespace(weights_sha256="made up")
         self.tables = torch.randn(3, 1000 + METHODS, dim, generator=torch.Generator().manual_seed(0))
 
     def tokenize(self, texts: Sequence[str], template: str | None = None) -> Tokenized:
