@@ -147,14 +147,14 @@ class KillLog:
 
 
 def shoot(cluster: TwoRaylets, log: KillLog, draw: random.Random, over: Callable[[], bool]) -> None:
-    """Until it is over, kills a worker that is at a unit every few seconds, and once the second raylet."""
+    """Until it is over, kills a worker that is at a unit every 12 to 25 seconds, and once the second raylet."""
     began, raylet_lives = time.monotonic(), True
-    at = began + draw.uniform(8, 15)
+    at = began + draw.uniform(12, 25)
     while not over():
         time.sleep(0.2)
         if time.monotonic() < at:
             continue
-        at = time.monotonic() + draw.uniform(8, 15)
+        at = time.monotonic() + draw.uniform(12, 25)
         if raylet_lives and time.monotonic() - began > 30:
             raylet_lives = False
             log.note("raylet")
