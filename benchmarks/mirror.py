@@ -73,7 +73,7 @@ class Mirror:
             InputError: the bucket or the disk refuses, or a link in the folder leads out of it.
         """
         Store(self.folder).require_no_way_out()
-        there = [name for part in (*_READ, "README.md") for name in self.objects.names(part)]
+        there = [name for name in self.objects.names() if name.split("/")[0] in (*_READ, "README.md")]
         self._weights = {name for name in there if name.startswith("trained/") and not _is_card(name)}
         with self._lock:
             found = set(there)
@@ -115,16 +115,23 @@ class Mirror:
                 self._put(names)
             return len(beside) + len(cards) + len(records) + len(front)
 
-    def exchange(self) -> None:
-        """Publishes and fetches; a fault is logged, because what is left is published when the mirror is closed."""
+    def try_to_publish(self, level: int = logging.WARNING) -> bool:
+        """Publishes if that is possible now; else it is logged, because it is tried again."""
         try:
             self.publish()
+        except InputError as error:
+            _LOG.log(level, "not published yet, and safe in %s: %s", self.folder, error)
+            return False
+        return True
+
+    def exchange(self) -> None:
+        """Publishes, then fetches what others have published, if that is possible now."""
+        if not self.try_to_publish():
+            return
+        try:
             self.fetch()
         except InputError as error:
-            self._warn(error)
-
-    def _warn(self, error: InputError, level: int = logging.WARNING) -> None:
-        _LOG.log(level, "not published yet, and safe in %s: %s", self.folder, error)
+            _LOG.warning("boards may lack what other machines have published meanwhile: %s", error)
 
     def _put(self, names: Sequence[str]) -> None:
         for some in _chunks(names):
@@ -167,7 +174,7 @@ class Mirror:
             found = (self.folder / name).stat()
         except FileNotFoundError:
             return None
-        return [found.st_size, found.st_mtime_ns]
+        return [found.st_size, found.st_mtime_ns, found.st_ino]
 
     def _index(self) -> dict[str, list[int]]:
         path = self.folder / _INDEX
@@ -219,7 +226,7 @@ def mirrored(url: str, *, writes: bool) -> Iterator[Mirror]:
             yield mirror
     except BaseException:
         if writes:
-            _publish_or_warn(mirror)  # the user is told what has ended the command
+            mirror.try_to_publish()  # and the user is told what has ended the command
         raise
     else:
         if writes:
@@ -254,14 +261,5 @@ def _publish_until(over: threading.Event, mirror: Mirror) -> None:
     pause, level = _SECONDS, logging.WARNING
     while not over.wait(pause):
         started = time.monotonic()
-        level = logging.WARNING if _publish_or_warn(mirror, level) else logging.DEBUG  # one fault is said once
+        level = logging.WARNING if mirror.try_to_publish(level) else logging.DEBUG  # one fault is said once
         pause = min(max(_SECONDS, _SHARE * (time.monotonic() - started)), _LONGEST_SECONDS)
-
-
-def _publish_or_warn(mirror: Mirror, level: int = logging.WARNING) -> bool:
-    try:
-        mirror.publish()
-    except InputError as error:
-        mirror._warn(error, level)
-        return False
-    return True

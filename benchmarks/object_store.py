@@ -55,15 +55,15 @@ class ObjectStore:
         """The URL and whatever of the environment says which server it is on."""
         return " ".join([self.url, *(os.environ[name] for name in _SERVERS if os.environ.get(name))])
 
-    def names(self, below: str) -> list[str]:
-        """The objects below a name, or of that very name; those whose names could not be files of ours are left out.
+    def names(self) -> list[str]:
+        """All objects below the URL; those whose names could not be files of ours are left out.
 
         Raises:
             InputError: the store refuses or cannot be reached, or there is no such bucket.
         """
         with self._asking("list"):
             self._files.invalidate_cache()
-            found = self._files.find(f"{self._root}/{below}")
+            found = self._files.find(self._root)
         names = [path.removeprefix(f"{self._root}/") for path in found]
         return sorted(name for name in names if _NAME.fullmatch(name))
 

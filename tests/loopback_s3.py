@@ -36,11 +36,14 @@ class S3:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
         self._server.start()
         self._port = self._server.get_host_and_port()[1]
+        self.running = True
 
     def stop(self) -> None:
         """Refuses connections from now on."""
-        self._server.stop()
-        self._server._server.server_close()
+        if self.running:
+            self._server.stop()
+            self._server._server.server_close()
+        self.running = False
 
     def bucket(self, name: str) -> str:
         """The name of a new bucket; `name` is of the test."""

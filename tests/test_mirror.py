@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fusebench.benchmarks import mirror as mirror_module
+from fusebench.benchmarks import store as store_module
 from fusebench.benchmarks.atomic import atomic_write
 from fusebench.benchmarks.mirror import Mirror, mirror_of, mirrored
 from fusebench.benchmarks.object_store import ObjectStore
@@ -116,6 +117,14 @@ def test_a_fault_before_the_record_is_made_good_by_the_next_call(machine, url, m
     assert sorted(name.split("/")[0] for name in held(url)) == ["mteb", "samples"]
     monkeypatch.undo()
     assert mirror.publish() == 1
+
+
+def test_every_part_of_a_results_folder_is_published_or_belongs_to_the_machine():
+    ours = {"checkpoints", "locks", "logs", "quarantine"}
+    published = {*mirror_module._READ, *mirror_module._BOARDS, "README.md"}
+    assert published | ours == set(store_module._OWN)
+    assert not published & ours
+    assert set(mirror_module._WORK) <= set(mirror_module._READ)
 
 
 def test_weights_are_fetched_when_they_are_asked_for(machine, url, monkeypatch):
