@@ -59,12 +59,9 @@ def test_what_was_put_is_listed_and_fetched(place, tmp_path):
 
 @pytest.mark.parametrize("name", ["../../outside", "a/../../../outside", ".hidden", "a//b", "a\\b", "a:b", "a\nb"])
 def test_an_object_whose_name_leads_elsewhere_is_left_out(name, place):
-    MEMORY.store.clear()
-    for key in ("good.json", name):  # past the file system, which would tidy the name up
-        MEMORY.pipe_file(f"{place}/runs/good.json", b"1")
-        MEMORY.store[f"{MEMORY._strip_protocol(place)}/runs/{key}"] = MEMORY.store[
-            MEMORY._strip_protocol(f"{place}/runs/good.json")
-        ]
+    root = MEMORY._strip_protocol(f"{place}/runs")
+    MEMORY.pipe_file(f"{place}/runs/good.json", b"1")
+    MEMORY.store[f"{root}/{name}"] = MEMORY.store[f"{root}/good.json"]  # past the file system, which tidies names up
     assert ObjectStore(place).names() == ["runs/good.json"]
 
 
