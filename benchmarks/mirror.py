@@ -26,8 +26,7 @@ _NAMED_BY_CONTENT = ("runs", "mteb", "samples", "trained")
 
 _INDEX, _MARK = "mirror.json", "fusebench.json"
 _SECONDS = 2.0  # between two looks at what is new
-_LONGEST_SECONDS = 30.0
-_SHARE = 20  # a look takes at most one part in so many of the time
+_SHARE = 20  # a look takes at most one part in so many of a core's time; waiting for the network takes none
 _AT_ONCE = 256  # objects
 
 _LOG = logging.getLogger(__name__)
@@ -260,6 +259,6 @@ def _publish_all(mirror: Mirror) -> None:
 def _publish_until(over: threading.Event, mirror: Mirror) -> None:
     pause, level = _SECONDS, logging.WARNING
     while not over.wait(pause):
-        started = time.monotonic()
+        started = time.thread_time()
         level = logging.WARNING if mirror.try_to_publish(level) else logging.DEBUG  # one fault is said once
-        pause = min(max(_SECONDS, _SHARE * (time.monotonic() - started)), _LONGEST_SECONDS)
+        pause = max(_SECONDS, _SHARE * (time.thread_time() - started))
