@@ -105,7 +105,7 @@ class Mirror:
         with self._lock:
             # Listed in the reverse order: what a file stands for was written before it, so it is listed too.
             records = self._news(["runs"])
-            cards = [name for name in self._news(["trained"]) if _is_card(name)]
+            cards = [name for name in self._news(["trained"]) if _is_card(name) and not self._is_trained_there(name)]
             last = {*records, *cards, "README.md"}
             parts = {*_WORK, *(["training"] if cards else []), *((*_READ, *_BOARDS) if boards else [])}
             beside = [name for name in self._news(sorted(parts)) if name not in last]
@@ -113,6 +113,13 @@ class Mirror:
             for names in filter(None, (beside, cards, records, front)):
                 self._put(names)
             return len(beside) + len(cards) + len(records) + len(front)
+
+    def _is_trained_there(self, card: str) -> bool:
+        """Whether another machine has published this training since; then its weights stand, and ours are no news."""
+        if card in self._published or not self.objects.has(card):
+            return False
+        self._note({name: self._state(name) for name in self._files(card.rpartition("/")[0])})
+        return True
 
     def try_to_publish(self, level: int = logging.WARNING) -> bool:
         """Publishes if that is possible now; else it is logged, because it is tried again."""

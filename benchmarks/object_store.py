@@ -67,6 +67,16 @@ class ObjectStore:
         names = [path.removeprefix(f"{self._root}/") for path in found]
         return sorted(name for name in names if _NAME.fullmatch(name))
 
+    def has(self, name: str) -> bool:
+        """Whether there is such an object now.
+
+        Raises:
+            InputError: the store refuses or cannot be reached.
+        """
+        with self._asking("look into"):
+            self._files.invalidate_cache()
+            return bool(self._files.exists(f"{self._root}/{name}"))
+
     def fetch(self, names: Sequence[str], folder: Path) -> None:
         """Writes objects as files of the same names; each is there whole or not at all.
 

@@ -138,6 +138,19 @@ def test_weights_are_fetched_when_they_are_asked_for(machine, url, monkeypatch):
     assert sorted(path.parent.name for path in trained.glob("*/weights.safetensors")) == ["wanted"]
 
 
+def test_of_two_machines_that_train_the_same_the_first_one_s_weights_and_card_stand(machine, url):
+    mirrors = []
+    for name in ("first", "second"):
+        machine(name)
+        mirrors.append(Mirror(url))
+        atomic_write(mirrors[-1].folder / "trained" / "t" / "weights.safetensors", f"weights of {name}")
+        atomic_write(mirrors[-1].folder / "trained" / "t" / "method.json", f"card of {name}")
+    assert [mirror.publish() for mirror in mirrors] == [2, 0]
+    assert set(held(url).values()) == {b"weights of first", b"card of first"}
+    atomic_write(mirrors[0].folder / "trained" / "t" / "method.json", "a new card of first")  # as after damage
+    assert mirrors[0].publish() == 1
+
+
 def test_what_changes_is_fetched_anew_unless_there_is_news_of_it_here(machine, url):
     here = Mirror(url)
     store = Store(here.folder)
