@@ -18,8 +18,8 @@ from fusebench.errors import InputError
 
 # What a command may read; boards and pages follow from it. README.md tells whose the prefix is.
 _READ = ("runs", "mteb", "samples", "suites", "sweeps", "training", "trained", "tests", "diagnostics", "protocols")
-# What is published while a command runs: all that a record stands for.
-_WORK = ("mteb", "samples", "suites", "sweeps", "trained", "runs")
+# What is published while a command runs, before records and trained methods.
+_WORK = ("mteb", "samples", "suites", "sweeps")
 _BOARDS = ("leaderboards", "figures", "scores.csv", "scores.parquet", "report.html")
 # Files whose names say what is in them: two of one name hold the same results.
 _NAMED_BY_CONTENT = ("runs", "mteb", "samples", "trained")
@@ -106,9 +106,9 @@ class Mirror:
             # Listed in the reverse order: what a file stands for was written before it, so it is listed too.
             records = self._news(["runs"])
             cards = [name for name in self._news(["trained"]) if _is_card(name) and not self._is_trained_there(name)]
-            last = {*records, *cards, "README.md"}
-            parts = {*_WORK, *(["training"] if cards else []), *((*_READ, *_BOARDS) if boards else [])}
-            beside = [name for name in self._news(sorted(parts)) if name not in last]
+            with_cards = [card.rpartition("/")[0] for card in cards] + (["training"] if cards else [])
+            others = {*_READ, *_BOARDS} - {"runs", "trained"} if boards else set()
+            beside = [name for name in self._news(sorted({*_WORK, *others, *with_cards})) if name not in cards]
             front = self._news(["README.md"]) if boards else []
             for names in filter(None, (beside, cards, records, front)):
                 self._put(names)

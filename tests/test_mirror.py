@@ -181,6 +181,7 @@ def test_what_is_gone_from_the_bucket_is_published_again(machine, url):
 
 def test_locks_logs_and_what_is_under_way_stay_on_the_machine(machine, url):
     with mirrored(url, writes=True) as mirror:
+        atomic_write(mirror.folder / "trained" / "t" / "weights.safetensors", "whose card is not there yet")
         for name in ("locks/a.lock", "logs/fusebench.log", "checkpoints/c.safetensors", "quarantine/x", "runs/.tmp"):
             atomic_write(mirror.folder / name, "here")
     assert list(held(url)) == ["fusebench.json"]
