@@ -37,8 +37,10 @@ def _run(arguments: list[str]) -> int:
     if flags.methods is None:
         parser.error("nothing to run: add --methods (all of them) or --methods mean,cls")
     from fusebench.study import commands
+    from fusebench.study.results_place import results_in
 
-    return commands.run_methods(flags)
+    with results_in(flags.out, writes=not flags.dry_run, quiet=flags.quiet) as flags.out:
+        return commands.run_methods(flags)
 
 
 def _list(arguments: list[str]) -> int:
@@ -55,8 +57,10 @@ def _report(arguments: list[str]) -> int:
 
     flags = report_parser().parse_args(arguments)
     from fusebench.study import commands
+    from fusebench.study.results_place import results_in
 
-    return commands.report(flags)
+    with results_in(flags.out, writes=True) as flags.out:
+        return commands.report(flags)
 
 
 def _compare(arguments: list[str]) -> int:
@@ -64,8 +68,10 @@ def _compare(arguments: list[str]) -> int:
 
     flags = compare_parser().parse_args(arguments)
     from fusebench.study import compare
+    from fusebench.study.results_place import results_in
 
-    return compare.show(flags)
+    with results_in(flags.out, writes=False) as flags.out:
+        return compare.show(flags)
 
 
 def _gate(arguments: list[str]) -> int:
@@ -73,8 +79,10 @@ def _gate(arguments: list[str]) -> int:
 
     flags = gate_parser().parse_args(arguments)
     from fusebench.study import gate
+    from fusebench.study.results_place import results_in
 
-    return gate.show(flags)
+    with results_in(flags.out, writes=False) as flags.out:
+        return gate.show(flags)
 
 
 def _verify(arguments: list[str]) -> int:
@@ -104,8 +112,10 @@ def _diagnose(arguments: list[str]) -> int:
 
     flags = diagnose_parser().parse_args(arguments)
     from fusebench.study import diagnose
+    from fusebench.study.results_place import results_in
 
-    return diagnose.show(flags)
+    with results_in(flags.out, writes=True) as flags.out:
+        return diagnose.show(flags)
 
 
 def _export(arguments: list[str]) -> int:
@@ -113,8 +123,10 @@ def _export(arguments: list[str]) -> int:
 
     flags = export_parser().parse_args(arguments)
     from fusebench.study import export
+    from fusebench.study.results_place import results_in
 
-    return export.show(flags)
+    with results_in(flags.out, writes=False) as flags.out:
+        return export.show(flags)
 
 
 def _push(arguments: list[str]) -> int:
@@ -122,8 +134,10 @@ def _push(arguments: list[str]) -> int:
 
     flags = push_parser().parse_args(arguments)
     from fusebench.study import push
+    from fusebench.study.results_place import results_in
 
-    return push.show(flags)
+    with results_in(flags.out, writes=False) as flags.out:
+        return push.show(flags)
 
 
 def _doctor(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from fusebench.benchmarks.board_markup import LEFT, latex, markdown, markdown_ta
 from fusebench.benchmarks.board_significance import GROUP, INTERVAL, frame_of_tests
 from fusebench.benchmarks.board_table import PLUS_MINUS
 from fusebench.benchmarks.leaderboard import Board
+from fusebench.benchmarks.mirror import shown_place
 from fusebench.benchmarks.scores_table import to_csv
 from fusebench.errors import InputError
 
@@ -48,7 +49,7 @@ def write_boards(boards: Sequence[Board], out: Path) -> list[Path]:
                 texts[place / folder / f"{name}.csv"] = to_csv(table.sortable())
         if board.tests is not None:
             texts[place / "tests" / f"{name}.csv"] = to_csv(frame_of_tests(board.tests))
-    texts[out / "README.md"] = _readme(boards, names, out.resolve().name)
+    texts[out / "README.md"] = _readme(boards, names, shown_place(out))
     for path, text in texts.items():
         atomic_write(path, text)
     _remove_stale(out / "leaderboards", texts)

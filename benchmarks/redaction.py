@@ -6,7 +6,12 @@ import os
 import re
 
 _MASK = "[hidden]"
-_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "WANDB_API_KEY")
+_VARIABLES = (
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "WANDB_API_KEY"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN"),
+    "AZURE_CLIENT_SECRET",
+)
 _SHORTEST = 8  # of a variable's value: a shorter one would hide words
 _PATTERNS = (
     r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}",  # the hub's tokens

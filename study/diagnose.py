@@ -12,6 +12,7 @@ from rich.text import Text
 from fusebench.benchmarks.diagnosis import Diagnosis, TrainedWeights
 from fusebench.benchmarks.diagnosis_files import write_diagnosis
 from fusebench.benchmarks.embedding_space import QUANTITIES
+from fusebench.benchmarks.mirror import mirror_of
 from fusebench.benchmarks.tasks import find_tasks, load_task
 from fusebench.methods import backbone_source
 from fusebench.methods.backbone import Backbone
@@ -54,6 +55,8 @@ def show(flags: argparse.Namespace) -> int:
     fit = text_sets.load_texts(text_sets.DEFAULT if flags.fit is None else flags.fit, flags.data_dir)
     asked = sentences(flags.methods) if flags.methods else () if flags.trained else METHODS
     subjects, notes = choose_subjects(asked, flags.out, backbone, fit.spec.count, every_training=flags.trained)
+    if (mirror := mirror_of(flags.out)) is not None:
+        mirror.fetch_weights([one.saved.folder for subject in subjects for one in subject.methods if one.saved])
     settings = Settings(flags.attention, flags.limit, flags.seed, prompts(flags), flags.batch_tokens)
     sources = find_tasks(_tasks(flags), flags.data_dir)
     samples = [

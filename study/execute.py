@@ -8,14 +8,17 @@ from pathlib import Path
 
 import torch
 
+from fusebench.benchmarks.mirror import mirror_of
 from fusebench.benchmarks.store import Store
 from fusebench.errors import InputError
+from fusebench.study import saved_methods
 from fusebench.study.damage import forget_finished_checkpoints
 from fusebench.study.dispatch import compute_on
 from fusebench.study.plan import Plan
 from fusebench.study.ray_pool import LOCAL, Resources, ray_pool
 from fusebench.study.run import Outcome, Progress, missing_cells
 from fusebench.study.shared_folder import look_over, run_in_shared_folder
+from fusebench.study.training_locks import trainings_of
 from fusebench.study.unit_work import Job
 
 
@@ -48,6 +51,26 @@ def execute(
     Raises:
         InputError: if the results folder cannot be used, or there is no such cluster.
     """
+    mirror = mirror_of(store.out)
+    if mirror is not None:
+        mirror.fetch_weights(_weights_wanted(plan, store))
+    outcome = _executed(plan, store, executor, progress, say)
+    if mirror is not None:
+        mirror.exchange()  # boards are to know what other machines have finished meanwhile
+    return outcome
+
+
+def _weights_wanted(plan: Plan, store: Store) -> set[Path]:
+    """Folders of the trained methods that missing cells read, if they are there."""
+    if plan.options.rerun:
+        return set()
+    missing = trainings_of(plan, store.finished()).values()
+    return {saved_methods.folder_of(store.out, cell.spec, cell.method) for cell in missing}
+
+
+def _executed(
+    plan: Plan, store: Store, executor: Executor, progress: Progress, say: Callable[[str], None]
+) -> Outcome:
     if executor.kind != "local":
         return _on_ray(plan, store, executor, progress, say)
     if executor.gpus is not None:
@@ -72,6 +95,11 @@ def _on_ray(plan: Plan, store: Store, executor: Executor, progress: Progress, sa
     job = Job(replace(plan.options, device=device), executor.plugins, Path.cwd(), _threads(cpus))
     address = executor.kind.partition(":")[2] or LOCAL
     with ray_pool(address, job, needs) as pool:
+        if len(pool.machines) > 1 and mirror_of(store.out) is not None:
+            raise InputError(
+                "Ray's workers on several machines share --out as a folder: name one that all of them see, or give a "
+                "command of its own with the bucket and --executor ray on each machine."
+            )
         say(
             f"Ray: {len(pool.machines)} machine{'s' * (len(pool.machines) != 1)}, {pool.slots} units at a time, "
             f"each with {needs.cpus:g} CPUs and {needs.gpus:g} GPUs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fusebench.study.parser import Parser
+from fusebench.study.parser import Parser, results_place
 from fusebench.study.trackers import TRACKERS
 
 EXAMPLES = """\
@@ -49,6 +49,18 @@ def _backbone_flags(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="let Python code run that comes with a backbone"
+    )
+
+
+def _out_flag(parser: argparse._ActionsContainer) -> None:
+    """Where results are."""
+    parser.add_argument(
+        "--out",
+        type=results_place,
+        default=Path("results"),
+        metavar="DIR",
+        help="a folder, or s3://BUCKET/PREFIX (gs://, az://), which machines without a common folder can share "
+        "(default: %(default)s)",
     )
 
 
@@ -104,7 +116,7 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
     on_what.add_argument("--allow-empty-texts", action="store_true", help="encode empty texts instead of refusing")
     on_what.add_argument("--limit", type=int, metavar="N", help="smoke run: the first N pairs or queries of a task")
     how = parser.add_argument_group("how")
-    how.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    _out_flag(how)
     how.add_argument(
         "--batch-tokens", type=_positive, metavar="N", help="tokens in a batch (default: 1024 on a processor)"
     )
@@ -273,7 +285,7 @@ def report_parser() -> Parser:
     parser = Parser(
         prog="run_bench.py report", description="Rebuilds the table of scores and the boards from the records."
     )
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    _out_flag(parser)
     parser.add_argument(
         "--html", nargs="?", const="", metavar="FILE", help="one HTML page too (default FILE: OUT/report.html)"
     )
@@ -309,7 +321,7 @@ def compare_parser() -> Parser:
     parser.add_argument(
         "--tasks", action="append", type=_comma, metavar="A,B", help="on these (default: all in common)"
     )
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    _out_flag(parser)
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where the tasks' labels are, as in the run")
     parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="tasks of your own")
     parser.add_argument(
@@ -341,7 +353,9 @@ def gate_parser() -> Parser:
         prog="run_bench.py gate", description="Whether scores are still those of a baseline, within its rerun noise."
     )
     parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="JSON, an object a cell")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="compare the records there instead of running again")
+    parser.add_argument(
+        "--out", type=results_place, metavar="DIR", help="compare the records there instead of running again"
+    )
     parser.add_argument("--update", action="store_true", help="measure anew and rewrite the baseline")
     parser.add_argument("--reason", metavar="TEXT", help="why, with --update")
     parser.add_argument("--reruns", type=_positive, default=5, metavar="N", help="to measure noise (default: 5)")
@@ -415,7 +429,7 @@ def diagnose_parser() -> Parser:
         help="of the draw and of untrained weights (default: %(default)s)",
     )
     parser.add_argument("--batch-tokens", type=_positive, metavar="N", help="tokens in a batch, as in the run")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
+    _out_flag(parser)
     parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more methods")
     return parser
 
@@ -443,7 +457,11 @@ def _export_flags(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument("--backbone", metavar="NAME_OR_PATH", help="as in a run (default: all-MiniLM-L6-v2)")
     parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="whose scores go into the model card"
+        "--out",
+        type=results_place,
+        default=Path("results"),
+        metavar="DIR",
+        help="whose scores go into the model card",
     )
     parser.add_argument("--fit", metavar="NAME_OR_FILE", help="texts that transforms are fitted on, as in a run")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where named sets of them are")

@@ -12,6 +12,7 @@ from fusebench.benchmarks.board_rows import method_rows
 from fusebench.benchmarks.board_tests import read_tests
 from fusebench.benchmarks.diagnosis_files import read_diagnoses
 from fusebench.benchmarks.leaderboard import Board, build_boards
+from fusebench.benchmarks.mirror import shown_place
 from fusebench.benchmarks.record import Record
 from fusebench.benchmarks.report_board import board_table, labelled_rows, side_table
 from fusebench.benchmarks.report_cost import cost_section
@@ -49,7 +50,7 @@ def write_report(store: Store, out_file: Path) -> Path:
         shown |= {record.spec.training_id for record in own if record.training is not None}
     on_boards = frozenset().union(*(board.spec_ids for board in boards))
     page = Page(
-        name=store.out.resolve().name,
+        name=shown_place(store.out),
         facts=_facts(records, curves),
         boards=sorted(pages, key=lambda page: -len(page.table.columns)),  # the widest suite stands open
         sections=[

@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+
+def results_place(text: str) -> Path | str:
+    """The type of `--out`: a path, or the text itself if it is a URL."""
+    if "://" in text:
+        return text
+    if re.match(r"(s3|gs|az):/", text):  # what a path makes of a URL
+        raise argparse.ArgumentTypeError(f"'{text}' should be a folder, or a URL, which has two slashes")
+    return Path(text)
 
 
 class Switch(argparse.BooleanOptionalAction):
@@ -90,7 +100,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{name} takes text, a number or a list of them that is not empty")
         if isinstance(action, argparse._AppendAction):
             return [f"--{name}={one}" for one in several]
-        if action.type in (None, Path):
+        if action.type in (None, Path, results_place):
             self.error(f"{name} takes one value, not a list")
         return [f"--{name}={','.join(map(str, several))}"]
 

@@ -24,6 +24,7 @@ from fusebench.study.display import show_outcome, show_plan
 from fusebench.study.dry_run import DryRun
 from fusebench.study.logs import logged_to_file, logged_to_stderr
 from fusebench.study.plan import make_plan
+from fusebench.study.results_place import results_in
 from fusebench.study.screen import Screen
 from fusebench.study.sweep_file import Sweep, SweepRun, plain, read_sweep
 
@@ -62,7 +63,11 @@ def run_sweep(flags: argparse.Namespace, arguments: Sequence[str]) -> int:
     """
     level = logging.ERROR if flags.quiet else max(logging.DEBUG, logging.WARNING - 10 * flags.verbose)
     with logged_to_stderr(level):
-        return _run_sweep(read_sweep(flags.sweep, arguments), flags, level)
+        sweep = read_sweep(flags.sweep, arguments)
+        with results_in(sweep.runs[0].flags.out, writes=not flags.dry_run, quiet=flags.quiet) as out:
+            for run in sweep.runs:
+                run.flags.out = out
+            return _run_sweep(sweep, flags, level)
 
 
 def _run_sweep(sweep: Sweep, flags: argparse.Namespace, level: int) -> int:

@@ -21,6 +21,7 @@ from fusebench.study.execute import execute
 from fusebench.study.flags import run_parser
 from fusebench.study.parser import Parser
 from fusebench.study.plan import make_plan
+from fusebench.study.results_place import results_in
 
 _LOG = logging.getLogger(__name__)
 _TERMINAL = ("dry_run", "verbose", "quiet")  # flags that only say what a terminal shows
@@ -32,12 +33,13 @@ def run_and_tabulate(methods: str | Sequence[str], options: dict[str, Any]) -> p
     if flags.sweep is not None:
         raise InputError("fusebench.run: a sweep is many runs; ask for it on the command line.")
     load_plugins(flags.plugin)
-    asked = options_of(flags)
-    store = Store(asked.out)
-    require_own_readme(asked.out)
-    plan = make_plan(asked)
-    outcome = execute(plan, store, executor_of(flags), say=_LOG.warning)
-    rebuild(store)
+    with results_in(flags.out, writes=True, quiet=True) as flags.out:
+        asked = options_of(flags)
+        store = Store(asked.out)
+        require_own_readme(asked.out)
+        plan = make_plan(asked)
+        outcome = execute(plan, store, executor_of(flags), say=_LOG.warning)
+        rebuild(store)
     for failure in outcome.failures:
         warnings.warn(f"failed, and not in the table: {failure}", RuntimeWarning, stacklevel=3)
     finished = store.finished()

@@ -30,7 +30,7 @@ def trainings_locked(
     to_train = []
     with ExitStack() as held:
         # In one order for all runs, so that no two wait for each other.
-        for training_id, cell in sorted(_trainings(plan, finished).items()):
+        for training_id, cell in sorted(trainings_of(plan, finished).items()):
             folder = saved_methods.folder_of(plan.options.out, cell.spec, cell.method)
             with ExitStack() as this:
                 path = plan.options.out / "locks" / f"{training_id}.lock"
@@ -42,7 +42,7 @@ def trainings_locked(
         yield to_train
 
 
-def _trainings(plan: Plan, finished: Collection[str]) -> dict[str, Cell]:
+def trainings_of(plan: Plan, finished: Collection[str]) -> dict[str, Cell]:
     """A cell of each training whose weights a run needs, by training id; weights named by their folder apart."""
     return {
         cell.spec.training_id: cell

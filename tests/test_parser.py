@@ -23,6 +23,7 @@ VALUES = {
     int: (7, "7"),
     float: (2.5, "2.5"),
     Path: ("some/where", "some/where"),
+    flags.results_place: ("s3://bucket/results", "s3://bucket/results"),
     flags._positive: (3, "3"),
     flags._rate: (1e-05, "0.00001"),
     flags._comma: (["A", "B"], "A,B"),

@@ -45,6 +45,15 @@ def test_a_short_variable_hides_no_words(monkeypatch):
     assert redacted("a cat") == "a cat"
 
 
+@pytest.mark.parametrize(
+    "name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_CLIENT_SECRET"]
+)
+def test_what_opens_a_bucket_is_hidden(name, monkeypatch):
+    assert redacted("signed with key/of+a=bucket.") == "signed with key/of+a=bucket."
+    monkeypatch.setenv(name, "key/of+a=bucket")
+    assert redacted("signed with key/of+a=bucket.") == "signed with [hidden]."
+
+
 def test_the_screen_the_logs_and_errors_show_none(capsys, monkeypatch, tmp_path):
     def refuse(arguments):
         raise InputError(f"the hub refused {TOKEN} and {OWN}")
