@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import os
 import signal
 import tempfile
 from contextlib import ExitStack
@@ -32,8 +33,13 @@ def check_processes(processes: int, regime: str, device: torch.device) -> None:
     """Refuses what cannot be shared among so many processes.
 
     Raises:
-        InputError: with a frozen backbone, or without a device for each process.
+        InputError: with a frozen backbone, without a device for each process, or in one of several equal commands.
     """
+    if (started := os.environ.get("WORLD_SIZE", "1")) not in ("", "0", "1"):
+        raise InputError(
+            f"WORLD_SIZE={started} says that this command was started so many times, as accelerate launch and "
+            f"torchrun do: start it once, with --processes {started} if it fine-tunes."
+        )
     if processes == 1:
         return
     asked = f"--processes {processes}"
