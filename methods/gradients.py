@@ -105,8 +105,11 @@ class BatchGradients:
         if not (self.recipe.chunk or trainee.piecewise) or len(parts) == 1 or len(mine) < 2:
             made = [embed(place) for place in mine]
             loss = loss_of([piece.vectors for piece in made])
-            if mine:  # else other processes have all pieces, and nothing here has a gradient
+            if mine:
                 backward((loss + _guided(made, factors)) / self.recipe.accumulate)
+            elif trainee.accelerator.scaler is not None:
+                # Other processes have all pieces; a scaler that has scaled nothing would refuse their gradients.
+                trainee.accelerator.scaler.scale(loss)
             return self._terms(loss, made, factors)
         # One chunk's activations in memory at a time (GradCache, Gao et al. 2021, arXiv:2101.06983): all chunks are
         # embedded without gradients, the loss gives the gradient of each vector, and each chunk is embedded again,

@@ -97,13 +97,10 @@ def _end(process: BaseProcess) -> None:
 
 
 def _follow(pipes: dict[Connection, tuple[int, BaseProcess]], loop: TrainingLoop) -> float:
-    """Hands on what the processes say until the last of them has ended."""
+    """Hands on what the processes say until the first of them has finished; none has anything to do after that."""
     (trainee,), waiting, processes = loop.trainees, dict(pipes), len(pipes)
-    seconds, lost = math.nan, ""
-    while waiting:
-        ready = wait(list(waiting), _LAST_WORDS if lost or not math.isnan(seconds) else None)
-        if not ready:
-            break
+    lost = ""
+    while waiting and (ready := wait(list(waiting), _LAST_WORDS if lost else None)):
         for pipe in cast(list[Connection], ready):
             message = _received(pipe)
             if message is None:
@@ -112,8 +109,8 @@ def _follow(pipes: dict[Connection, tuple[int, BaseProcess]], loop: TrainingLoop
                 loop.progress(*message.content)
             elif message.kind == "log":
                 loop.log(*message.content)
-            elif message.kind == "done" and message.content:
-                seconds = _take_over(loop, *message.content)
+            elif message.kind == "done":
+                return _take_over(loop, *message.content)
             elif message.kind == "failed":
                 (trainee.failure,) = message.content
                 return 0.0
@@ -123,12 +120,10 @@ def _follow(pipes: dict[Connection, tuple[int, BaseProcess]], loop: TrainingLoop
                 raise RuntimeError(f"process {waiting[pipe][0]} of {processes}:\n{message.content[0]}")
             elif message.kind == "lost":
                 (lost,) = message.content
-    if math.isnan(seconds):
-        raise InputError(
-            f"the {processes} processes that trained {trainee.name} lost each other ({lost}); the same command "
-            "goes on from its last checkpoint."
-        )
-    return seconds
+    raise InputError(
+        f"the {processes} processes that trained {trainee.name} lost each other ({lost}); the same command goes on "
+        "from its last checkpoint."
+    )
 
 
 def _received(pipe: Connection) -> Message | None:

@@ -95,7 +95,7 @@ def work(shared: Shared, rank: int, size: int, meeting: Path, pipe: Connection) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the run ends its processes itself
     threading.Thread(target=_end_with_the_run, daemon=True).start()
     try:
-        pipe.send(_trained(shared, rank, size, meeting, pipe))
+        _train(shared, rank, size, meeting, pipe)
     except _FailedError as failed:
         pipe.send(failed.message)
     except LostProcessError as error:
@@ -127,8 +127,8 @@ class _FailedError(Exception):
             self.message = Message("failed", (RuntimeError(f"{type(failure).__name__}: {failure}"),))
 
 
-def _trained(shared: Shared, rank: int, size: int, meeting: Path, pipe: Connection) -> Message:
-    """The message that it is done; the first process's holds what was learned.
+def _train(shared: Shared, rank: int, size: int, meeting: Path, pipe: Connection) -> None:
+    """Trains to the end; the first process tells what was learned.
 
     Raises:
         _FailedError: if the method fails, in this process at least.
@@ -177,7 +177,8 @@ def _trained(shared: Shared, rank: int, size: int, meeting: Path, pipe: Connecti
     if trainee.failure is not None:
         raise _FailedError(trainee.failure)
     torch.distributed.destroy_process_group()
-    return _done(trainee, backbone, seconds) if first else Message("done")
+    if first:
+        pipe.send(_done(trainee, backbone, seconds))
 
 
 def _join(shared: Shared, rank: int, size: int, meeting: Path) -> ProcessGroup:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from fusebench.methods import gradients as gradients_module
+from fusebench.methods import training as training_module
 from fusebench.methods.gradients import BatchGradients
 from fusebench.methods.parts import Sampler
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.process_group import SharedOrder
 from fusebench.methods.training import TrainingLoop
+from tests.test_training import scaling
 from tests.tiny_training import RECIPE, SEED, one_thread, rows, trained, trainee, weights_of
 from tests.two_processes import in_two_processes
 
@@ -34,10 +36,12 @@ CASES = {
 CHUNKS = {"by length": None, "chunks": 3, "one chunk": 100}
 STEPS = replace(RECIPE, epochs=None, steps=5, learning_rate=1e-4, learning_rate_new=1e-3)
 TRAININGS = {
-    "plain": ("layer-attention+info-nce", STEPS),
-    "accumulated chunks": (LEARNED, replace(STEPS, chunk=3, accumulate=2)),
-    "bf16": ("mean+info-nce", replace(STEPS, precision="bf16")),
-    "ordered by vectors": ("mean+info-nce", STEPS),
+    "chunks": ("layer-attention+info-nce", replace(STEPS, chunk=3)),
+    "accumulated": (LEARNED, replace(STEPS, chunk=3, accumulate=2)),
+    "bf16": ("mean+info-nce", replace(STEPS, chunk=3, precision="bf16")),
+    "scaled loss": ("mean+info-nce+mdg(factor=1.0)", replace(STEPS, chunk=3)),  # as under fp16
+    "scaled loss of one part": ("mean+info-nce", STEPS),  # the second process has nothing to embed
+    "ordered by vectors": ("mean+info-nce", replace(STEPS, chunk=3)),
 }
 
 
@@ -85,7 +89,10 @@ def learned(group, training):
     if group is not None and sampler is not None:
         sampler = SharedOrder(sampler, group, source.device)
     kind = "triplets" if sentence == LEARNED else "pairs"
-    TrainingLoop([one], [rows(kind)], source, seed=SEED, sampler=sampler, group=group).run()
+    with pytest.MonkeyPatch.context() as patch:
+        if "scaled" in training:
+            patch.setattr(training_module, "build_accelerators", scaling)
+        TrainingLoop([one], [rows(kind)], source, seed=SEED, sampler=sampler, group=group).run()
     assert one.failure is None, one.failure
     return {name: tensor.numpy() for name, tensor in weights_of(one, source).items()}, one.losses
 
