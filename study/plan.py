@@ -96,7 +96,7 @@ def make_plan(options: Options) -> Plan:
         max_length=options.max_length,
         remote_code=options.remote_code,
     )
-    check_processes(options.training.processes, options.training.regime, backbone.device)
+    notes += check_processes(options.training.processes, options.training.regime, backbone.device)
     tasks = tuple(load_task(one, limit=options.limit, allow_empty=options.allow_empty) for one in sources)
     fit = load_texts(options.fit, options.data_dir)
     regime = options.training.regime

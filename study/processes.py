@@ -29,11 +29,11 @@ _LAST_WORDS = 20.0  # seconds that processes have to say why, once one of them h
 _LOG = logging.getLogger(__name__)
 
 
-def check_processes(processes: int, regime: str, device: torch.device) -> None:
-    """Refuses what cannot be shared among so many processes.
+def check_processes(processes: int, regime: str, device: torch.device) -> list[str]:
+    """What a user should know who asks for so many processes a fine-tuning.
 
     Raises:
-        InputError: with a frozen backbone, without a device for each process, or in one of several equal commands.
+        InputError: if there is no device for each, or this command is one of several equal ones.
     """
     if (started := os.environ.get("WORLD_SIZE", "1")) not in ("", "0", "1"):
         raise InputError(
@@ -41,23 +41,21 @@ def check_processes(processes: int, regime: str, device: torch.device) -> None:
             f"torchrun do: start it once, with --processes {started} if it fine-tunes."
         )
     if processes == 1:
-        return
+        return []
     asked = f"--processes {processes}"
     if regime != "finetune":
-        raise InputError(
-            f"{asked} shares the training of a backbone, and --regime {regime} trains none: leave it out, or add "
-            "--regime finetune."
-        )
+        return [f"{asked} changes nothing here: heads on a frozen backbone are trained in one process"]
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"{asked} shares GPUs, or the processor by --device cpu; --device {device} is neither.")
     if device.type == "cpu":
-        return
+        return []
     if ":" in str(device):
         raise InputError(
             f"{asked} takes the first GPUs there are: say which by CUDA_VISIBLE_DEVICES, not by --device."
         )
     if (there := torch.cuda.device_count()) < processes:
         raise InputError(f"{asked} needs a GPU for each process, and torch sees {there}: ask for no more than that.")
+    return []
 
 
 def train_in_processes(loop: TrainingLoop, shared: Shared, processes: int) -> float:

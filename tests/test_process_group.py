@@ -142,11 +142,13 @@ def test_each_process_works_on_a_part_and_neither_has_the_gradients_before_they_
     np.testing.assert_allclose(first + second, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_negatives_come_from_both_processes(shared):
+def test_negatives_come_from_both_processes(shared, alone):
     """More negatives make the loss of every row larger: that of halves of the batch, each by itself, is too small."""
     local = [gradients(None, QUIET, "chunks", half)[0]["loss"] for half in (BATCH[:3], BATCH[3:])]
+    expected = alone[0][QUIET, "chunks"][0]["loss"]
+    assert expected > np.mean(local) + 0.1
     for batches, _ in shared:
-        assert batches[QUIET, "chunks"][0]["loss"] > np.mean(local) + 0.1
+        assert batches[QUIET, "chunks"][0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("training", TRAININGS)

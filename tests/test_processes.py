@@ -175,24 +175,25 @@ def test_a_batch_of_too_few_parts_is_told_with_the_chunk_that_makes_enough(chunk
 # What is refused
 
 
-def test_one_process_is_never_refused():
-    check_processes(1, "frozen", torch.device("mps"))
-    check_processes(2, "finetune", torch.device("cpu"))
+def test_one_process_is_never_refused_and_heads_are_said_to_be_trained_in_one():
+    assert check_processes(1, "finetune", torch.device("mps")) == []
+    assert check_processes(2, "finetune", torch.device("cpu")) == []
+    (note,) = check_processes(2, "frozen", torch.device("mps"))
+    assert "--processes 2 changes nothing here" in note
 
 
 @pytest.mark.parametrize(
-    ("regime", "device", "message"),
+    ("device", "message"),
     [
-        ("frozen", "cpu", "--processes 2 shares the training of a backbone.*--regime finetune"),
-        ("finetune", "mps", "by --device cpu; --device mps is neither"),
-        ("finetune", "cuda:1", "CUDA_VISIBLE_DEVICES"),
-        ("finetune", "cuda", "needs a GPU for each process, and torch sees 1"),
+        ("mps", "by --device cpu; --device mps is neither"),
+        ("cuda:1", "CUDA_VISIBLE_DEVICES"),
+        ("cuda", "needs a GPU for each process, and torch sees 1"),
     ],
 )
-def test_what_cannot_be_shared_is_refused_with_what_to_do(regime, device, message, monkeypatch):
+def test_what_cannot_be_shared_is_refused_with_what_to_do(device, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match=message):
-        check_processes(2, regime, torch.device(device))
+        check_processes(2, "finetune", torch.device(device))
 
 
 def test_a_command_that_a_launcher_started_several_times_is_refused(monkeypatch):
