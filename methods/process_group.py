@@ -68,7 +68,7 @@ class ProcessGroup:
                 weight.grad = None
         # A weight that no text has used has no gradient, in one process as in several: its optimizer leaves it alone.
         used = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32).to(weights[0].device)
-        self._reduce(used, dist.ReduceOp.MAX)
+        self._reduce(used, largest=True)
         learning = [weight for weight, some in zip(weights, used.tolist(), strict=True) if some]
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in learning]
         summed = parameters_to_vector(gradients)
@@ -91,9 +91,9 @@ class ProcessGroup:
             dist.broadcast(numbers, src=0)
         return numbers
 
-    def _reduce(self, numbers: Tensor, how: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> None:
+    def _reduce(self, numbers: Tensor, *, largest: bool = False) -> None:
         with reachable():
-            dist.all_reduce(numbers, how)
+            dist.all_reduce(numbers, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
 
 
 class SharedOrder(Sampler):
