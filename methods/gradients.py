@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fusebench.methods.batching import plan_batches
 from fusebench.methods.engine import BATCH_TOKENS
+from fusebench.methods.process_group import ProcessGroup
 from fusebench.methods.recipe import Recipe, mix
 from fusebench.methods.row_batches import Rows
 from fusebench.methods.state_sources import StateSource, View
@@ -35,10 +36,11 @@ class BatchGradients:
     Args:
         source: of states.
         recipe: chunk size and number of batches an update.
+        group: the processes that share each batch; None is this one alone.
     """
 
-    def __init__(self, source: StateSource, recipe: Recipe) -> None:
-        self.source, self.recipe = source, recipe
+    def __init__(self, source: StateSource, recipe: Recipe, group: ProcessGroup | None = None) -> None:
+        self.source, self.recipe, self.group = source, recipe, group
 
     def add(
         self,
@@ -69,6 +71,7 @@ class BatchGradients:
         objective = trainee.objectives[stage]
         views: list[View] = [None] if objective.views == 1 else list(range(objective.views))
         pieces = [(view, texts[part]) for view in views for part in parts]
+        mine = range(len(pieces)) if self.group is None else self.group.share(len(pieces))
 
         def embed(place: int, *, guided: bool = True) -> _Piece:
             view, numbers = pieces[place]
@@ -85,7 +88,11 @@ class BatchGradients:
             }
             return _Piece(vectors, {name: share * guide(states) for name, guide in guides}, statistics)
 
-        def loss_of(vectors: Sequence[Tensor]) -> Tensor:
+        def loss_of(own: Sequence[Tensor]) -> Tensor:
+            vectors = own
+            if self.group is not None:
+                sizes, dim = [len(numbers) for _, numbers in pieces], trainee.fusion.out_dim
+                vectors = self.group.gather(dict(zip(mine, own, strict=True)), sizes, dim, self.source.device)
             joined = (
                 torch.cat(tuple(vectors[v * len(parts) : (v + 1) * len(parts)]))[back] for v in range(len(views))
             )
@@ -95,20 +102,24 @@ class BatchGradients:
 
         factors = {name: guide.factor for name, guide in trainee.guides}
         backward = trainee.accelerator.backward
-        if not (self.recipe.chunk or trainee.piecewise) or len(parts) == 1:
-            made = [embed(place) for place in range(len(pieces))]
+        if not (self.recipe.chunk or trainee.piecewise) or len(parts) == 1 or len(mine) < 2:
+            made = [embed(place) for place in mine]
             loss = loss_of([piece.vectors for piece in made])
-            backward((loss + _guided(made, factors)) / self.recipe.accumulate)
-            return _terms(loss, made, factors)
+            if mine:
+                backward((loss + _guided(made, factors)) / self.recipe.accumulate)
+            elif trainee.accelerator.scaler is not None:
+                # Other processes have all pieces; a scaler that has scaled nothing would refuse their gradients.
+                trainee.accelerator.scaler.scale(loss)
+            return self._terms(loss, made, factors)
         # One chunk's activations in memory at a time (GradCache, Gao et al. 2021, arXiv:2101.06983): all chunks are
         # embedded without gradients, the loss gives the gradient of each vector, and each chunk is embedded again,
         # under the same noise, to take it further.
         with torch.no_grad():
-            leaves = [embed(place, guided=False).vectors.detach().requires_grad_() for place in range(len(pieces))]
+            leaves = [embed(place, guided=False).vectors.detach().requires_grad_() for place in mine]
         loss = loss_of(leaves)
         backward(loss / self.recipe.accumulate)
         made = []
-        for place, leaf in enumerate(leaves):
+        for place, leaf in zip(mine, leaves, strict=True):
             again = embed(place)
             gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # None: the objective left it out
             further = (again.vectors * gradient).sum() + self._scale(trainee) * _guided([again], factors)
@@ -116,7 +127,14 @@ class BatchGradients:
             made.append(
                 _Piece(leaf, {name: value.detach() for name, value in again.penalties.items()}, again.statistics)
             )
-        return _terms(loss, made, factors)
+        return self._terms(loss, made, factors)
+
+    def _terms(self, loss: Tensor, made: Sequence[_Piece], factors: Mapping[str, float]) -> dict[str, float]:
+        """What is logged of a batch: the loss, and what the guides say of all its pieces."""
+        told = _told(made)
+        if self.group is not None and factors:
+            told = self.group.sum_terms(told)
+        return {"loss": float(loss.detach())} | told | {f"{name}.factor": factor for name, factor in factors.items()}
 
     def _parts(self, texts: Int[np.ndarray, " texts"]) -> list[Int[np.ndarray, " part"]]:
         """Places of the texts that are embedded at once: by length, so that little of a part is padding.
@@ -163,11 +181,12 @@ def _guided(made: Sequence[_Piece], factors: Mapping[str, float]) -> Tensor | fl
     return sum((factors[name] * value for piece in made for name, value in piece.penalties.items()), 0.0)
 
 
-def _terms(loss: Tensor, made: Sequence[_Piece], factors: Mapping[str, float]) -> dict[str, float]:
-    terms = {"loss": float(loss.detach())}
+def _told(made: Sequence[_Piece]) -> dict[str, float]:
+    """Penalties and statistics of the guides, sums over the pieces."""
+    told: dict[str, float] = {}
     for piece in made:
         for name, value in piece.penalties.items():
-            terms[f"{name}.penalty"] = terms.get(f"{name}.penalty", 0.0) + float(value.detach())
+            told[f"{name}.penalty"] = told.get(f"{name}.penalty", 0.0) + float(value.detach())
         for name, number in piece.statistics.items():
-            terms[name] = terms.get(name, 0.0) + number
-    return terms | {f"{name}.factor": factor for name, factor in factors.items()}
+            told[name] = told.get(name, 0.0) + number
+    return told

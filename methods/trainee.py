@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusebench.errors import InputError
 from fusebench.methods.backbone import Backbone
@@ -61,6 +61,11 @@ class Trainee:
         last = self.losses[-max(1, len(self.losses) // 10) :]
         return float(np.mean(last))
 
+    @property
+    def learning(self) -> list[nn.Parameter]:
+        """All weights that the optimizer changes."""
+        return [weight for group in self.optimizer.param_groups for weight in group["params"]]
+
     @contextlib.contextmanager
     def failing_alone(self) -> Iterator[None]:
         """Within, an error ends this method's training and nobody else's."""
@@ -104,9 +109,8 @@ class Trainee:
         Raises:
             ArithmeticError: if they are not finite; under fp16 such a step is left out, and the loss scale halved.
         """
-        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.accelerator.unscale_gradients(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(weights, self.recipe.max_grad_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.learning, self.recipe.max_grad_norm))
         if not np.isfinite(norm) and self.accelerator.scaler is None:
             raise ArithmeticError("the gradients are not finite; try a smaller learning rate")
         self.optimizer.step()

@@ -17,6 +17,7 @@ from fusebench.methods.engine import is_out_of_memory
 from fusebench.methods.gradients import BatchGradients
 from fusebench.methods.parts import Fusion, Sampler
 from fusebench.methods.precision import build_accelerators
+from fusebench.methods.process_group import ProcessGroup
 from fusebench.methods.recipe import mix
 from fusebench.methods.row_batches import BatchStream, Rows
 from fusebench.methods.selection import Log, Selection, current_vectors
@@ -48,6 +49,7 @@ class TrainingLoop:
         selection: None keeps the last weights.
         checkpoint: file to go on from after an end that was not planned; None keeps none.
         checkpoint_seconds: between two writes of it.
+        group: the processes that share each batch, all of which run this loop; None is this one alone.
         log: takes what is worth keeping of an update or of a look at the dev rows.
         progress: called after each update.
     """
@@ -63,6 +65,7 @@ class TrainingLoop:
         selection: Selection | None = None,
         checkpoint: Path | None = None,
         checkpoint_seconds: float = 60.0,
+        group: ProcessGroup | None = None,
         log: Log = lambda name, event: None,
         progress: Progress = lambda done, total: None,
     ) -> None:
@@ -74,7 +77,8 @@ class TrainingLoop:
         self.updates = self.recipe.updates([len(rows) for rows in stages])
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self._written = time.monotonic()
-        self._gradients = BatchGradients(source, self.recipe)
+        self.group = group
+        self._gradients = BatchGradients(source, self.recipe, group)
         accelerators = build_accelerators(self.recipe.precision, source.device, len(trainees))
         for trainee, accelerator in zip(self.trainees, accelerators, strict=True):
             trainee.accelerator = accelerator
@@ -150,7 +154,8 @@ class TrainingLoop:
         try:
             terms = self._add_gradients(trainee, stage, update, rows, batches, shared)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if trainee.piecewise or not is_out_of_memory(error):
+            # Of several processes all would have to begin again, and the others do not know yet.
+            if trainee.piecewise or self.group is not None or not is_out_of_memory(error):
                 raise
         if not terms:  # outside of the except clause, so that the failed batch's tensors are gone
             self._make_piecewise(trainee, self._done(stage, update))
@@ -159,6 +164,8 @@ class TrainingLoop:
         if not math.isfinite(event["loss"]):
             done = self._done(stage, update)
             raise ArithmeticError(f"the loss is {event['loss']} at update {done}; try a smaller learning rate")
+        if self.group is not None:
+            self.group.sum_gradients(trainee.learning, trainee.objectives[stage].parameters())
         rate = trainee.optimizer.param_groups[0]["lr"]
         return event | {"gradient_norm": trainee.step(), "learning_rate": rate}
 

@@ -27,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the harness is that of the tests
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
 
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402

@@ -22,7 +22,12 @@ _COMMON = (
 
 # Put prompts, rows and seeds where they belong; counted without their imports, which plan and display.
 _CONDUCTOR = "fusebench.study.run"
-_TRAINERS = ("fusebench.study.train", "fusebench.study.training_texts")
+_TRAINERS = (
+    "fusebench.study.train",
+    "fusebench.study.training_texts",
+    "fusebench.study.fine_tuning",
+    "fusebench.study.rank",
+)
 
 
 def code_sha256(modules: Iterable[str]) -> str:

@@ -267,6 +267,7 @@ def options_of(flags: argparse.Namespace) -> Options:
         allow_empty=flags.allow_empty_texts,
         remote_code=flags.trust_remote_code,
         rerun=flags.rerun,
+        plugins=tuple(flags.plugin),
     )
 
 
@@ -297,6 +298,7 @@ def _training(flags: argparse.Namespace) -> TrainingOptions:
         drop_leaks=flags.drop_leaks,
         state_cache_gb=flags.state_cache_gb,
         track=tuple(dict.fromkeys(flags.track)),
+        processes=flags.processes,
     )
 
 

@@ -91,6 +91,11 @@ def _on_ray(plan: Plan, store: Store, executor: Executor, progress: Progress, sa
     needs = Resources(cpus, float(device == "cuda") if executor.gpus is None else executor.gpus)
     if device == "cuda" and not needs.gpus:
         raise InputError("--gpus 0: the backbone is on a GPU; give a unit one or part of one, or add --device cpu.")
+    tuned = plan.options.training.regime == "finetune"
+    if tuned and device == "cuda" and (processes := plan.options.training.processes) > max(1.0, needs.gpus):
+        raise InputError(
+            f"--processes {processes} takes a GPU each, and a unit has {needs.gpus:g}: give --gpus {processes}."
+        )
     # Which of a machine's GPUs is whose is Ray's business.
     job = Job(replace(plan.options, device=device), executor.plugins, Path.cwd(), _threads(cpus))
     address = executor.kind.partition(":")[2] or LOCAL

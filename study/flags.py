@@ -135,6 +135,13 @@ def run_parser(kind: type[Parser] = Parser) -> Parser:
         "--gpus", type=_amount, metavar="X", help="GPUs of each unit on Ray, 0.5 for two a GPU (default: 1 on cuda)"
     )
     how.add_argument(
+        "--processes",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="that share each fine-tuning, one a GPU; the same training (default: %(default)s)",
+    )
+    how.add_argument(
         "--test",
         action=argparse.BooleanOptionalAction,
         help="intervals and paired tests of the boards (default: where they take seconds)",

@@ -27,6 +27,7 @@ class TrainingOptions:
         drop_leaks: whether training rows that are test pairs are left out instead of refused.
         state_cache_gb: room on disk for token states of the training texts.
         track: trackers that get the log too.
+        processes: that share each fine-tuning, one a GPU; what is learned depends on them by rounding alone.
     """
 
     regime: Literal["frozen", "finetune"] = "frozen"
@@ -39,6 +40,7 @@ class TrainingOptions:
     drop_leaks: bool = False
     state_cache_gb: float = 8.0
     track: tuple[str, ...] = ()
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Options:
             catalogue.
         suites: names; with `tasks` empty too, the embedded suite.
         tasks: task names.
+        plugins: files that define methods and tasks, for processes that are started later.
     """
 
     methods: tuple[str, ...] = ()
@@ -71,3 +74,4 @@ class Options:
     allow_empty: bool = False
     remote_code: bool = False
     rerun: bool = False
+    plugins: tuple[Path, ...] = ()

@@ -21,6 +21,7 @@ from fusebench.study.catalogue import catalogue_names, expand
 from fusebench.study.code_identity import code_sha256
 from fusebench.study.environment import SOFTWARE, versions
 from fusebench.study.options import Options
+from fusebench.study.processes import check_processes
 from fusebench.study.saved_methods import SavedMethod
 from fusebench.study.text_sets import TextSet, load_texts
 from fusebench.study.training_plan import TrainingPlan, check_regime, plan_training, with_unguided
@@ -95,6 +96,7 @@ def make_plan(options: Options) -> Plan:
         max_length=options.max_length,
         remote_code=options.remote_code,
     )
+    notes += check_processes(options.training.processes, options.training.regime, backbone.device)
     tasks = tuple(load_task(one, limit=options.limit, allow_empty=options.allow_empty) for one in sources)
     fit = load_texts(options.fit, options.data_dir)
     regime = options.training.regime

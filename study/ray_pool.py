@@ -120,6 +120,8 @@ def _ray() -> Any:
 
 def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's own 15 makes workers give way to anything else on the machine, even while a command waits for them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == LOCAL:
         ray.init(address=LOCAL, include_dashboard=False, **quiet)

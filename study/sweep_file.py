@@ -27,7 +27,7 @@ _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Scalar = bool | int | float | str
 
 # Flags of a whole sweep: they say where things are and how it is run, so the command line may give them too.
-_OF_THE_SWEEP = ("out", "data-dir", "device", "executor", "cpus", "gpus", "plugin", "rerun", "limit")
+_OF_THE_SWEEP = ("out", "data-dir", "device", "executor", "cpus", "gpus", "processes", "plugin", "rerun", "limit")
 _MAY_BE_PATHS = ("backbone", "train", "dev", "fit", "methods")
 _OF_THE_TERMINAL = ("help", "sweep", "config", "dry-run", "verbose", "quiet", "test")
 

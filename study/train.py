@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -19,13 +18,16 @@ from fusebench.methods.checkpoint import load_module, module_state
 from fusebench.methods.gradients import seeded
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Fusion
-from fusebench.methods.state_sources import LiveSource, StateSource
+from fusebench.methods.state_sources import StateSource
 from fusebench.methods.trainee import Trainee
 from fusebench.methods.training import Selection, TrainingLoop
 from fusebench.study import saved_methods
 from fusebench.study.environment import environment
+from fusebench.study.fine_tuning import build_trainee, trained_source
 from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Plan
+from fusebench.study.processes import train_in_processes
+from fusebench.study.rank import Shared
 from fusebench.study.training_log import TrainingLog
 from fusebench.study.training_plan import MethodTraining, trial_recipes
 from fusebench.study.training_texts import frozen_source, numbered, texts_of
@@ -128,15 +130,7 @@ class Trainer:
         for number in range(len(self.recipes)):
             backbone = self.plan.backbone.trainable_copy()
             trial = self._trial(one, number)
-            guides = [guide for _, guide in trial.trainee.guides]
-            source = LiveSource(
-                backbone,
-                texts,
-                reduce(lambda needs, guide: needs | guide.needs, guides, trial.trainee.fusion.needs),
-                template=trial.trainee.fusion.template,
-                train=True,
-                map_blocks=_blocks_read(guides),
-            )
+            source = trained_source(backbone, texts, trial.trainee)
             loops.append(self._run([trial], source, stage))
             if trial.trainee.failure is None and all(
                 trial.score > other.score for other in trials if other.trainee.failure is None
@@ -181,12 +175,9 @@ class Trainer:
     # One training
 
     def _trial(self, one: Wanted, number: int) -> _Trial:
-        with seeded(one.seed, torch.device("cpu")):
-            fusion = one.method.build_fusion(self.plan.backbone.shape)
-            objectives = one.method.build_objectives()
-        guides = list(zip(map(str, one.method.guides), one.method.build_guides(), strict=True))
         name = f"{slug(one.method.name)}-seed{one.seed}-{one.spec.training_id}" + f"-trial{number}" * bool(number)
-        return _Trial(one, Trainee(name, fusion, objectives, guides, self.recipes[number]))
+        shape = self.plan.backbone.shape
+        return _Trial(one, build_trainee(name, one.method, shape, one.seed, self.recipes[number]))
 
     def _run(self, trials: Sequence[_Trial], source: StateSource, stage: str) -> TrainingLoop:
         """Trains to the end; the loop's checkpoint stays until the weights are saved."""
@@ -211,12 +202,38 @@ class Trainer:
                 log=lambda name, event: logs[name](event),
                 progress=lambda done, total: self.progress(stage, done, total),
             )
-            started = time.perf_counter()
-            loop.run()
+            if source.trained is None or self.options.processes == 1:
+                started = time.perf_counter()
+                loop.run()
+                seconds = time.perf_counter() - started
+            else:
+                seconds = train_in_processes(loop, self._shared(first, loop), self.options.processes)
         for trial in trials:
             trial.updates, trial.examples = sum(loop.updates), loop.examples
-            trial.seconds = (time.perf_counter() - started) / len(trials)
+            trial.seconds = seconds / len(trials)
         return loop
+
+    def _shared(self, one: Wanted, loop: TrainingLoop) -> Shared:
+        """The loop's only training, as other processes can make it."""
+        options, backbone = self.plan.options, self.plan.backbone
+        return Shared(
+            name=loop.trainees[0].name,
+            sentence=one.method.name,
+            seed=one.seed,
+            recipe=loop.recipe,
+            source=backbone.source,
+            device=backbone.device.type,
+            dtype=options.dtype,
+            max_length=options.max_length,
+            remote_code=options.remote_code,
+            texts=list(loop.source.numbers),
+            stages=loop.stages,
+            selection=loop.selection,
+            checkpoint=loop.checkpoint,
+            checkpoint_seconds=loop.checkpoint_seconds,
+            threads=max(1, torch.get_num_threads() // self.options.processes),
+            plugins=options.plugins,
+        )
 
     def _finish(
         self, one: Wanted, trials: Sequence[_Trial], source: StateSource, backbone: dict[str, Tensor] | None = None
@@ -266,10 +283,3 @@ def _grouped(wanted: Sequence[Wanted], key: Callable[[Wanted], Hashable]) -> lis
     for one in wanted:
         groups.setdefault(key(one), []).append(one)
     return list(groups.values())
-
-
-def _blocks_read(guides: Sequence[Any]) -> tuple[int, ...] | None:
-    """The blocks whose maps some guide reads; None are all."""
-    if any(guide.blocks is None for guide in guides):
-        return None
-    return tuple(sorted({block for guide in guides for block in guide.blocks}))
