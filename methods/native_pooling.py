@@ -146,7 +146,9 @@ def _registered(stated: Sequence[_Stated]) -> str:
     name = f"native-{_sha256(stated)[:10]}"
     if name not in {card.name for card in cards("fusion")}:
         kinds = ", ".join(one.kind for one in stated)
-        body = {"modules_behind": _loaded(stated), "__doc__": f"The backbone's own modules: {kinds}.\n"}
+        # Scores depend on this file; abc would else be named as the place of the class.
+        body: dict[str, object] = {"__module__": __name__, "__doc__": f"The backbone's own modules: {kinds}."}
+        body["modules_behind"] = _loaded(stated)
         register(name, paper="https://github.com/huggingface/sentence-transformers")(
             type("NativePooling", (NativePooling,), body)
         )

@@ -76,7 +76,7 @@ def stock_form(method: Method, fusion: Fusion, transforms: Sequence[Transform], 
     if isinstance(fusion, NativePooling):
         raise InputError(
             f"{method.name}: the folder of {backbone.source.name} is a sentence-transformers model of its own "
-            "pooling already; take that."
+            "pooling already; use it as it is."
         )
     mode, weights = _pooling(method, fusion, backbone)
     total = float(weights.sum())

@@ -12,9 +12,10 @@ from fusebench.errors import InputError
 from fusebench.methods import registry
 from fusebench.methods.encoder import Encoder
 from fusebench.methods.grammar import parse
-from fusebench.methods.native_pooling import native_sentence
+from fusebench.methods.native_pooling import NativePooling, native_sentence
 from fusebench.methods.states import StateShape
 from fusebench.study.catalogue import expand
+from fusebench.study.code_identity import code_sha256
 from tests.tiny_models import copy_of, edit_json, folder_of, load
 
 FLAGS = {
@@ -247,6 +248,8 @@ def test_native_is_one_name_for_equal_modules_and_another_for_other_weights(tmp_
             mapped.linear.bias[0] += shift
         names.append(native_sentence(built(tmp_path / place, Pooling(32, "mean"), mapped)[0]))
     assert names[0] == names[1] != names[2]
+    assert {registry.card(name).part.__module__ for name in names} == {NativePooling.__module__}
+    assert code_sha256([NativePooling.__module__]) != code_sha256([])
 
 
 def test_the_fusion_of_a_folder_shares_no_weights_and_is_not_trained(tmp_path, monkeypatch):
