@@ -51,7 +51,7 @@ def quoted(board: WrittenBoard) -> list[str]:
         raise ValueError(f"{board.file.name} has no row that equals another, or none told apart from the first")
     chosen = [row for row in board.rows if row in [*ranked[:3], equal, apart]]
     average = next(name for name in board.rows[0] if name.endswith(" avg"))
-    columns = ["rank", "method", "seeds", next(iter(_tasks(board))), "...", average, "95 %", "group"]
+    columns = ["rank", "method", "seeds", average, "95 %", "group"]  # as many as a page shows at once
     table = [columns, *([_cell(row, name) for name in columns] for row in chosen)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(_set(line, widths)).rstrip() for line in table]
@@ -66,14 +66,7 @@ def letters(group: str) -> set[str]:
     return found
 
 
-def _tasks(board: WrittenBoard) -> list[str]:
-    names = list(board.rows[0])
-    return names[names.index("seeds") + 1 :]
-
-
 def _cell(row: dict[str, str], name: str) -> str:
-    if name == "...":
-        return name
     spread = row.get(f"{name} sd")
     return f"{row[name]} ± {spread}" if spread else row[name]
 
