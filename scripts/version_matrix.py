@@ -47,7 +47,7 @@ def environment(python: str, end: str, torch: str | None, folder: Path) -> Path:
     common = ["-q", "--python", interpreter, *([] if torch else ["--torch-backend", "cpu"])]
     resolution = ["--resolution", RESOLUTIONS[end], "--extra", "dev", "--only-binary", ":all:"]
     uv("pip", "compile", *common, *resolution, "--overrides", fixed, "-o", chosen, "pyproject.toml")
-    uv("pip", "install", *common, "-r", chosen)
+    uv("pip", "install", *common, "--no-deps", "-r", chosen)  # all of them are listed
     uv("pip", "install", *common, "--no-deps", "-e", ROOT)
     return interpreter
 
