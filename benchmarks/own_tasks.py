@@ -56,8 +56,19 @@ def loads_its_own_data(task: Any) -> bool:
 
 
 def code_of(task: Any) -> str:
-    """Hash of the file that a registered task's class is in, which its scores depend on."""
-    return hashlib.sha256(Path(inspect.getfile(type(task))).read_bytes()).hexdigest()[:10]
+    """Hash of the file that a registered task's class is in, which its scores depend on.
+
+    Raises:
+        InputError: if it is in none, as in a notebook.
+    """
+    try:
+        file = Path(inspect.getfile(type(task)))
+    except (TypeError, OSError) as error:
+        raise InputError(
+            f"task {type(task).__name__} is in no file, so a changed one could not be told from it; write it into "
+            "one and name that by --plugin."
+        ) from error
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
 
 
 @functools.cache

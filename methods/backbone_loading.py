@@ -13,7 +13,7 @@ from tokenizers import normalizers
 
 from fusebench.errors import InputError
 from fusebench.methods.backbone_source import Source
-from fusebench.methods.pooling_config import stated_lower_case
+from fusebench.methods.sentence_bert_config import stated_lower_case
 
 
 def load_config_and_tokenizer(source: Source, remote_code: bool) -> tuple[Any, Any]:

@@ -165,8 +165,9 @@ def _from_hub(spec: str, remote_code: bool) -> Source:
         path = snapshot_download(
             name,
             revision=revision or None,
-            allow_patterns=[*_PATTERNS, "1_Pooling/config.json"],
-            ignore_patterns=["*/*.safetensors", "onnx/*", "openvino/*", *([] if remote_code else ["*.py"])],
+            allow_patterns=list(_PATTERNS),
+            # Weights below the top are those of modules, as in 2_Dense, or of no use here.
+            ignore_patterns=["[!0-9]*/*.safetensors", "onnx/*", "openvino/*", *([] if remote_code else ["*.py"])],
         )
     except errors.RevisionNotFoundError as error:
         raise InputError(f"--backbone {spec}: the hub's {name} has no revision '{revision}'.") from error

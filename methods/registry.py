@@ -63,7 +63,8 @@ def register(name: str, *, paper: str, learned: bool = False) -> Callable[[P], P
             raise ValueError(
                 f"'{name}' is no name for a part: lower-case letters, digits and hyphens, as in last-token"
             )
-        if name in _CARDS:
+        again = name in _CARDS and part.__module__ == _CARDS[name].part.__module__ == "__main__"
+        if name in _CARDS and not again:  # a notebook's cell may be run again
             raise ValueError(f"a part named '{name}' is already registered by {_CARDS[name].part.__module__}")
         kind = next((kind for base, kind in _KINDS.items() if issubclass(part, base)), None)
         if kind is None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from fusebench.errors import InputError
 from fusebench.methods.backbone_source import Source
-from fusebench.methods.pooling_config import stated_max_length
+from fusebench.methods.sentence_bert_config import stated_max_length
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@
 
 Needs uv. For each Python and end it makes an environment in build/versions with the oldest (or newest) version of
 every declared package that comes as a wheel, and runs the tests that lean on other packages most. PyTorch is its
-build for processors; `--torch` fixes its version where no other can be had, and the page says so. Rows of earlier
-calls stay. Writes results/versions/version_matrix.{json,md}; exit code 1 if a test fails.
+build for processors; where none can be had, `--torch` fixes its version, or takes the one that the Python itself has
+(`--torch system`, as with Debian's python3-torch), and the page says so. Rows of earlier calls stay. Writes
+results/versions/version_matrix.{json,md}; exit code 1 if a test fails.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
+SYSTEM = "system"  # in the place of a version: the torch that the Python itself has
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 # What loads models, trains, scores with mteb, stores, exports and draws; the rest is arithmetic of our own.
 TESTS = ("backbones", "checkpoint", "export", "figures", "html_report", "library", "mteb_bridge", "parser", "run",
@@ -35,14 +37,17 @@ def uv(*arguments: str | Path) -> None:
 
 def environment(python: str, end: str, torch: str | None, folder: Path) -> Path:
     """A fresh environment with one end of all ranges; its interpreter."""
-    uv("venv", "-q", "--clear", "--python", python, folder / "venv")
+    system = torch == SYSTEM
+    uv("venv", "-q", "--clear", "--python", python, *(["--system-site-packages"] if system else []), folder / "venv")
     interpreter = folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     fixed, chosen = folder / "fixed.txt", folder / "requirements.txt"
-    fixed.write_text(f"torch=={torch}\n" if torch else "", encoding="utf-8")
+    # A marker that never holds takes torch out of the resolution.
+    wanted = "torch; python_version < '3'" if system else f"torch=={torch}" if torch else ""
+    fixed.write_text(wanted + "\n", encoding="utf-8")
     common = ["-q", "--python", interpreter, *([] if torch else ["--torch-backend", "cpu"])]
     resolution = ["--resolution", RESOLUTIONS[end], "--extra", "dev", "--only-binary", ":all:"]
-    uv("pip", "compile", *common, *resolution, "-c", fixed, "-o", chosen, "pyproject.toml")
-    uv("pip", "install", *common, "-r", chosen)
+    uv("pip", "compile", *common, *resolution, "--overrides", fixed, "-o", chosen, "pyproject.toml")
+    uv("pip", "install", *common, "--no-deps", "-r", chosen)  # all of them are listed
     uv("pip", "install", *common, "--no-deps", "-e", ROOT)
     return interpreter
 
@@ -96,7 +101,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         cells = [row["versions"].get(name, "") + mark for row, mark in zip(rows, marks, strict=True)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if any(row["torch_fixed"] for row in rows):
-        lines += ["", "\\* not the end of its range: given by `--torch`, because no other build could be had there."]
+        lines += ["", "\\* chosen by `--torch`, because no other build could be had there."]
     return "\n".join(lines) + "\n"
 
 
@@ -105,7 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", nargs="+", default=["3.11"], metavar="VERSION_OR_PATH")
     parser.add_argument("--end", nargs="+", default=list(RESOLUTIONS), choices=RESOLUTIONS)
-    parser.add_argument("--torch", metavar="VERSION", help="this one at both ends, such as 2.13.0+cpu")
+    parser.add_argument("--torch", metavar="VERSION", help="this one at both ends, such as 2.13.0+cpu, or system")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "versions")
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from fusebench.benchmarks.record import Regime
 from fusebench.errors import InputError
-from fusebench.methods.pooling_config import native_sentence
+from fusebench.methods.native_pooling import native_sentence
 from fusebench.methods.registry import cards, suggestion
 from fusebench.methods.spelling import read_part, split
+
+_NATIVE = re.compile(r"native(-[0-9a-f]{10})?")  # the second where modules of the backbone's folder are read
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,26 @@ def expand(sentence: str, folder: Path | None) -> str:
         if entry.name != _name(entry.sentence)
     }
     written = split(sentence, "+") if sentence.strip() else []
+    native = "native"
+    if folder is not None and any(_NATIVE.fullmatch(part) for part in written):
+        native = native_sentence(folder)  # makes its name known too, as records have it
     for part in written:
         _check_name(part, named)
     parts = [piece for part in written for piece in split(named.get(part, part), "+")]
-    if folder is not None:
-        parts = [native_sentence(folder) if part == "native" else part for part in parts]
+    parts = [native if part == "native" else part for part in parts]
+    _check_native(parts)
     return "+".join(_completed(parts, sentence))
+
+
+def _check_native(parts: list[str]) -> None:
+    """Modules that a backbone brings along are read as they are."""
+    objectives = {card.name for card in cards("objective")}
+    brought = [part for part in parts if part != "native" and _NATIVE.fullmatch(part)]
+    if brought and objectives.intersection(_name(part) for part in parts):
+        raise InputError(
+            f"{brought[0]}: the modules that this backbone brings along are not trained here; train a pooling, as in "
+            "mean+batch-softmax."
+        )
 
 
 def _check_name(part: str, named: dict[str, str]) -> None:

@@ -6,9 +6,14 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import inspect
+import linecache
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from fusebench.errors import InputError
+from fusebench.methods.registry import cards
 
 # What every cell goes through, whatever its method.
 _COMMON = (
@@ -63,9 +68,13 @@ def closure(modules: Iterable[str]) -> set[str]:
     return found
 
 
-@functools.cache
 def _imports(module: str) -> tuple[str, ...]:
-    tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+    return _imported(_content(module))
+
+
+@functools.cache
+def _imported(source: bytes) -> tuple[str, ...]:
+    tree = ast.parse(source)
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -87,15 +96,44 @@ def _is_module(name: str) -> bool:
         return False
 
 
+def _content(module: str) -> bytes:
+    file = _file(module)
+    return _typed(module) if file is None else _read(file)
+
+
 @functools.cache
-def _file(module: str) -> Path:
+def _read(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def _file(module: str) -> Path | None:
+    """Where the module lies; None for what was typed, in a notebook or at a prompt."""
     loaded = sys.modules.get(module)
     spec = loaded.__spec__ if loaded else importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"the source of {module}")
-    return Path(spec.origin)
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin)
+    script = getattr(loaded, "__file__", None)  # of what Python was started with
+    return None if script is None else Path(script)
 
 
-@functools.cache
+def _typed(module: str) -> bytes:
+    """The cells in which the module's parts were typed, whole; other cells, also such as these call, do not count.
+
+    Raises:
+        InputError: if Python does not remember them.
+    """
+    parts = [card.part for card in cards() if card.part.__module__ == module]
+    functions = [function for part in parts for function in vars(part).values() if inspect.isfunction(function)]
+    names = {function.__code__.co_filename for function in functions if function.__module__ == module}
+    cells = sorted(text for name in names if (text := "".join(linecache.getlines(name))))
+    if not cells:
+        written = ", ".join(part.__name__ for part in parts) or module
+        raise InputError(
+            f"the source of {written} cannot be found, so a changed one could not be told from it; write it into a "
+            "file and name that by --plugin."
+        )
+    return "\0".join(cells).encode()
+
+
 def _source(module: str) -> str:
-    return hashlib.sha256(_file(module).read_bytes()).hexdigest()
+    return hashlib.sha256(_content(module)).hexdigest()

@@ -279,7 +279,9 @@ def _seed(text: str) -> int:
 def list_parser() -> Parser:
     """Of `run_bench.py list`."""
     parser = Parser(prog="run_bench.py list", description="What there is.")
-    parser.add_argument("what", choices=("methods", "tasks", "suites", "backbones", "protocols"))
+    kinds = ("methods", "tasks", "suites", "backbones", "protocols")
+    # Named so that a message about a missing one says which there are.
+    parser.add_argument("what", choices=kinds, metavar="{" + ",".join(kinds) + "}")
     parser.add_argument("--training-free", action="store_true", help="methods that need no training")
     parser.add_argument("--names", action="store_true", help="bare names, one a line")
     parser.add_argument("--plugin", action="append", type=Path, default=[], metavar="FILE", help="more of both")

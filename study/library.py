@@ -26,7 +26,8 @@ class Embedder:
     """Texts to vectors by one method, as other libraries ask for it.
 
     `encode` is what sentence-transformers' utilities call, `embed_documents` and `embed_query` are LangChain's,
-    `fit` and `transform` scikit-learn's, and `as_mteb` is for `mteb.evaluate`. Texts seen before are not run again.
+    `get_text_embedding` and its like LlamaIndex's, `fit` and `transform` scikit-learn's, and `as_mteb` is for
+    `mteb.evaluate`. Texts seen before are not run again.
 
     Args:
         loaded: the method with its weights in place.
@@ -85,6 +86,18 @@ class Embedder:
     def embed_query(self, text: str) -> list[float]:
         """LangChain's name for one text; it is embedded like any other."""
         return self.embed_documents([text])[0]
+
+    def get_text_embedding(self, text: str) -> list[float]:
+        """LlamaIndex's name for one text."""
+        return self.embed_query(text)
+
+    def get_text_embedding_batch(self, texts: Sequence[str]) -> list[list[float]]:
+        """LlamaIndex's name for many texts."""
+        return self.embed_documents(texts)
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """LlamaIndex's name for a query; it is embedded like any other text."""
+        return self.embed_query(query)
 
     def fit(self, texts: Any = None, y: Any = None) -> Embedder:
         """Nothing is left to learn."""

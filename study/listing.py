@@ -59,10 +59,11 @@ def _parts() -> Table:
     from fusebench.methods.grammar import write_value
     from fusebench.methods.registry import cards
 
-    table = Table("part", "kind", "parameters", "source", "formula", box=None, pad_edge=False)
+    table = Table("part", "kind", "formula; parameters; source", box=None, pad_edge=False)
     for card in cards():
         parameters = ", ".join(f"{name}={write_value(value)}" for name, value in card.defaults.items())
-        table.add_row(card.name, card.kind, *map(escape, (parameters, card.paper, card.summary)))
+        settings = "; ".join(filter(None, (parameters, card.paper)))
+        table.add_row(card.name, card.kind, escape(f"{card.summary}\n{settings}"))
     return table
 
 
@@ -106,5 +107,5 @@ def _backbones(flags: argparse.Namespace) -> Rows:
 def _protocols(flags: argparse.Namespace) -> Rows:
     from fusebench.study.protocols import PROTOCOLS
 
-    rows = [(p.name, p.about, ", ".join(p.tasks), p.source) for p in PROTOCOLS.values()]
-    return rows, ("protocol", "what it is", "tasks", "source")
+    rows = [(p.name, f"{p.about}\n{', '.join(p.tasks)}\n{p.source}") for p in PROTOCOLS.values()]
+    return rows, ("protocol", "what it is, its tasks, where it is from")

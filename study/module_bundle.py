@@ -141,5 +141,8 @@ def _file(module: str) -> Path:
     loaded = sys.modules.get(module)
     spec = loaded.__spec__ if loaded else importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        raise InputError(f"{module} was not read from a file, so it cannot be exported.")
+        raise InputError(
+            f"{module} was not imported from a file, which an exported model could bring along; write the fusion "
+            "into a file of its own and name that by --plugin."
+        )
     return Path(spec.origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from fusebench.errors import InputError
@@ -27,53 +28,46 @@ def _row(
 
 
 _SIMCSE = "princeton-nlp/SimCSE, evaluation.py and SentEval/senteval/sts.py; arXiv:2104.08821, Appendix B"
-_SIMCSE_DEPARTURES = (
-    "the pooler `cls` (first token, then the checkpoint's linear layer and tanh), which supervised SimCSE is scored "
-    "with, is not offered here: the method `cls` is its `cls_before_pooler`",
-)
-_SIMCSE_UNTRUNCATED = "none beyond the model's own limit"
 
 _WHITENING_README = "README of autoliuweijie/BERT-whitening-pytorch"
 _WHITENING_COLUMNS = ("STS12", "STS13", "STS14", "STS15", "STS16", "SICK-R", "STSBenchmark")
 
-_ALL = (
-    Protocol(
-        name="simcse-2021",
-        about="SimCSE as in the paper: all pairs together; first-last average of states 0 and L",
-        source=f"{_SIMCSE}; evaluation code before 2022-01-14 (issue 133)",
-        tasks=_SEVEN,
-        aggregation="all",
-        sick="SemEval test",
-        methods=("cls", "mean", "last-k-mean(k=2)", "first-last(first=0)"),
-        layers="L; L-1 and L (avg_top2); 0 and L (avg_first_last)",
-        pooling="first token, or mean over unmasked tokens, special tokens included",
-        text=_SENTEVAL_TEXT,
-        length=_SIMCSE_UNTRUNCATED,
-        average="Avg.",
-        departures=_SIMCSE_DEPARTURES,
-        published=(
-            _row(
-                "bert-base-uncased",
-                "first-last(first=0)",
-                "SimCSE, Table 5, as quoted in princeton-nlp/SimCSE issue 285",
-                "39.70 59.38 49.67 66.03 66.19 53.87 62.06 56.70",
-            ),
+_SIMCSE_2021 = Protocol(
+    name="simcse-2021",
+    about="SimCSE as in the paper: all pairs together; first-last average of states 0 and L",
+    source=f"{_SIMCSE}; evaluation code before 2022-01-14 (issue 133)",
+    tasks=_SEVEN,
+    aggregation="all",
+    sick="SemEval test",
+    methods=("cls", "mean", "last-k-mean(k=2)", "first-last(first=0)"),
+    layers="L; L-1 and L (avg_top2); 0 and L (avg_first_last)",
+    pooling="first token, or mean over unmasked tokens, special tokens included",
+    text=_SENTEVAL_TEXT,
+    length="none beyond the model's own limit",
+    average="Avg.",
+    departures=(
+        "the pooler `cls` (first token, then the checkpoint's linear layer and tanh), which supervised SimCSE is "
+        "scored with, is not offered here: the method `cls` is its `cls_before_pooler`",
+    ),
+    published=(
+        _row(
+            "bert-base-uncased",
+            "first-last(first=0)",
+            "SimCSE, Table 5, as quoted in princeton-nlp/SimCSE issue 285",
+            "39.70 59.38 49.67 66.03 66.19 53.87 62.06 56.70",
         ),
     ),
-    Protocol(
+)
+
+_ALL = (
+    _SIMCSE_2021,
+    replace(
+        _SIMCSE_2021,
         name="simcse-2022",
         about="SimCSE's code since 2022-01-14: all pairs together; first-last average of states 1 and L",
         source=f"{_SIMCSE}; evaluation.py at 206d7ae",
-        tasks=_SEVEN,
-        aggregation="all",
-        sick="SemEval test",
         methods=("cls", "mean", "last-k-mean(k=2)", "first-last"),
         layers="L; L-1 and L (avg_top2); 1 and L (avg_first_last)",
-        pooling="first token, or mean over unmasked tokens, special tokens included",
-        text=_SENTEVAL_TEXT,
-        length=_SIMCSE_UNTRUNCATED,
-        average="Avg.",
-        departures=_SIMCSE_DEPARTURES,
         published=(
             _row(
                 "bert-base-uncased",

@@ -14,8 +14,9 @@ from fusebench.errors import InputError
 from fusebench.methods.backbone import DTYPES, Backbone
 from fusebench.methods.backbone_loading import quiet_transformers
 from fusebench.methods.grammar import Method
+from fusebench.methods.native_pooling import NativePooling
 from fusebench.methods.parts import Fusion, Transform
-from fusebench.methods.pooling_config import stated_lower_case
+from fusebench.methods.sentence_bert_config import stated_lower_case
 from fusebench.methods.states import Needs
 from fusebench.methods.tokenization import position_tables
 from fusebench.study.layer_weights import layer_weights
@@ -72,6 +73,11 @@ def stock_form(method: Method, fusion: Fusion, transforms: Sequence[Transform], 
         NotStockError: if sentence-transformers' own modules cannot say the fusion, with what they can.
         InputError: if they cannot say a transform.
     """
+    if isinstance(fusion, NativePooling):
+        raise InputError(
+            f"{method.name}: the folder of {backbone.source.name} is a sentence-transformers model of its own "
+            "pooling already; use it as it is."
+        )
     mode, weights = _pooling(method, fusion, backbone)
     total = float(weights.sum())
     if abs(total) <= 1e-3 * np.abs(weights).sum():

@@ -17,8 +17,10 @@ from fusebench.benchmarks.record import Prompts, Record
 from fusebench.benchmarks.task_source import load_data, task_of
 from fusebench.benchmarks.tasks import find_tasks
 from fusebench.errors import InputError
+from fusebench.methods.backbone import DTYPES, Backbone
 from fusebench.methods.checkpoint import load_module
 from fusebench.methods.encoder import Encoder, fit_transforms
+from fusebench.methods.native_pooling import NativePooling
 from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import load_plugins
 from fusebench.study.mteb_model import mteb_model
@@ -99,9 +101,23 @@ def stock(again: Again, fusion: Fusion) -> SentenceTransformer:
         InputError: if it has no modules for it.
     """
     method, backbone = again.cell.method, again.plan.backbone
+    if isinstance(fusion, NativePooling) and not method.transforms:
+        return _as_it_is(backbone)
     vectors = Encoder(backbone, method.stem, fusion=fusion).encode(_fit_texts(again)) if method.fitted else None
     form = stock_form(method, fusion, fit_transforms(method, vectors), backbone)
     return stock_model(form, backbone, tuned=again.cell.spec.regime == "finetune")
+
+
+def _as_it_is(backbone: Backbone) -> SentenceTransformer:
+    """The model that the backbone's folder is."""
+    from sentence_transformers import SentenceTransformer
+
+    folder, device = str(backbone.source.folder), str(backbone.device)
+    model = SentenceTransformer(
+        folder, device=device, local_files_only=True, model_kwargs={"dtype": DTYPES[backbone.dtype]}
+    )
+    model.max_seq_length = backbone.limit.tokens
+    return model
 
 
 def _fusion(again: Again) -> Fusion:

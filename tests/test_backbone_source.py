@@ -351,6 +351,8 @@ def hub() -> Iterator[Hub]:
         ".gitattributes": b"",
         "modules.json": b"[]",
         "1_Pooling/config.json": b"{}",
+        "2_Dense/config.json": b"{}",
+        "2_Dense/model.safetensors": b"a module's",
         "pytorch_model.bin": b"pickle",
         "training_args.bin": b"pickle",
         "model.ckpt": b"pickle",
@@ -438,6 +440,8 @@ def test_only_what_a_backbone_consists_of_is_downloaded(hub, ask):
         "tokenizer_config.json",
         "modules.json",
         "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
     }
     wanted = [path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path]
     assert wanted

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import linecache
 import shutil
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
 import fusebench.methods
+from fusebench.errors import InputError
 from fusebench.methods import registry
 from fusebench.methods.grammar import parse
+from fusebench.methods.states import StateShape
 from fusebench.study import code_identity
 from fusebench.study.code_identity import closure, code_sha256
 
@@ -21,9 +27,8 @@ def modules_of(sentence):
 
 
 def clear():
-    for cached in (code_identity._imports, code_identity._is_module, code_identity._file, code_identity._source):
-        if hasattr(cached, "cache_clear"):
-            cached.cache_clear()
+    for cached in (code_identity._imported, code_identity._is_module, code_identity._read):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -161,3 +166,56 @@ def test_a_plugin_counts_by_its_content_and_not_by_its_place(tmp_path, monkeypat
     assert hash_of("there", PLUGIN) == here
     assert hash_of("changed", PLUGIN + "# changed\n") != here
     assert here != code_sha256(modules_of("mean"))
+
+
+# ---- parts that are written in a script, a notebook or at a prompt
+
+ASK = """
+from fusebench.study.code_identity import code_sha256
+print(code_sha256(["__main__"]))
+"""
+
+
+def hash_of_script(tmp_path, content):
+    script = tmp_path / "script.py"
+    script.write_text(content + ASK)
+    done = subprocess.run([sys.executable, script], check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip()
+
+
+def test_a_part_of_a_script_counts_by_the_script(tmp_path):
+    first = hash_of_script(tmp_path, PLUGIN)
+    assert len(first) == 64
+    assert hash_of_script(tmp_path, PLUGIN) == first
+    assert hash_of_script(tmp_path, PLUGIN + "SIZE = 3\n") != first
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Runs a cell as IPython does: under a name of its own, with its source remembered."""
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+
+    def run(cell, *, remembered=True):
+        name = f"<cell {len(linecache.cache)} of {len(cell)}>"
+        if remembered:
+            monkeypatch.setitem(linecache.cache, name, (len(cell), None, cell.splitlines(keepends=True), name))
+        exec(compile(cell, name, "exec"), vars(main))
+        return code_sha256(modules_of("identity-probe"))
+
+    return run
+
+
+def test_a_part_of_a_notebook_counts_by_its_cell_and_may_be_written_anew(typed):
+    first = typed(PLUGIN)
+    typed("other = 1\n")
+    assert typed(PLUGIN) == first
+    changed = PLUGIN.replace("shape.blocks,)", "shape.blocks - 1,)")
+    assert typed(changed) != first
+    assert parse("identity-probe").build_fusion(StateShape(3, 4)).layers == (2,)
+
+
+def test_a_part_whose_source_nobody_remembers_is_refused_with_a_way_out(typed):
+    with pytest.raises(InputError, match=r"source of Probe cannot be found, .* name that by --plugin\."):
+        typed(PLUGIN, remembered=False)

@@ -94,6 +94,12 @@ def test_langchain_gets_lists_of_floats(embedder, vectors):
     assert embedder.embed_query(TEXTS[2]) == documents[2]
 
 
+def test_llama_index_gets_the_same_by_its_names(embedder):
+    documents = embedder.embed_documents(TEXTS)
+    assert embedder.get_text_embedding_batch(TEXTS) == documents
+    assert embedder.get_text_embedding(TEXTS[1]) == embedder.get_query_embedding(TEXTS[1]) == documents[1]
+
+
 # ---- scikit-learn
 
 

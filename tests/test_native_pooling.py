@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 import torch
 
 from fusebench.errors import InputError
+from fusebench.methods import registry
 from fusebench.methods.encoder import Encoder
 from fusebench.methods.grammar import parse
-from fusebench.methods.pooling_config import native_sentence, stated_lower_case, stated_max_length
+from fusebench.methods.native_pooling import NativePooling, native_sentence
+from fusebench.methods.states import StateShape
+from fusebench.study.catalogue import expand
+from fusebench.study.code_identity import code_sha256
 from tests.tiny_models import copy_of, edit_json, folder_of, load
 
 FLAGS = {
@@ -60,12 +65,6 @@ def test_each_mode_of_newer_folders_is_a_method(tmp_path, mode, part, shape):
     assert native_sentence(folder) == f"{part}+normalize"
 
 
-def test_several_modes_at_once_are_refused(tmp_path):
-    folder = write(tmp_path, {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True})
-    with pytest.raises(InputError, match=r"pools by cls and max; one of cls, mean, .* is supported"):
-        native_sentence(folder)
-
-
 def test_no_mode_at_all_is_the_mean_as_in_sentence_transformers(tmp_path):
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -80,10 +79,19 @@ def test_a_mode_that_no_method_says_is_refused(tmp_path):
         native_sentence(write(tmp_path, {"pooling_mode": "attention"}))
 
 
-@pytest.mark.parametrize("more", [["Dense"], ["Dense", "Normalize"], ["Normalize", "Dense"]])
-def test_modules_after_pooling_other_than_normalize_are_refused(tmp_path, more):
-    with pytest.raises(InputError, match=r"Transformer, Pooling, .*Dense.*; only pooling is supported"):
+@pytest.mark.parametrize("more", [["CNN"], ["Pooling"], ["Normalize", "Mine"], ["WeightedLayerPooling"]])
+def test_a_chain_that_cannot_be_read_is_refused_by_its_modules(tmp_path, more):
+    with pytest.raises(InputError, match=f"modules are Transformer, Pooling, {', '.join(more)}; what can be read"):
         native_sentence(write(tmp_path, {"pooling_mode": "mean"}, *more))
+
+
+def test_a_module_outside_of_the_folder_is_refused(tmp_path):
+    folder = write(tmp_path, {"pooling_mode": "mean"})
+    edit = json.loads((folder / "modules.json").read_text())
+    edit[1]["path"] = "../1_Pooling"
+    (folder / "modules.json").write_text(json.dumps(edit))
+    with pytest.raises(InputError, match=r"names '\.\./1_Pooling', which is no folder in it"):
+        native_sentence(folder)
 
 
 def test_a_folder_without_modules_states_no_pooling():
@@ -109,15 +117,6 @@ def test_a_garbled_pooling_is_refused(tmp_path, garbage):
     (write(tmp_path, {}) / "1_Pooling" / "config.json").write_text(garbage)
     with pytest.raises(InputError):
         native_sentence(tmp_path)
-
-
-def test_settings_of_sentence_transformers_are_read_and_may_be_absent(tmp_path):
-    assert (stated_max_length(tmp_path), stated_lower_case(tmp_path)) == (None, False)
-    settings = tmp_path / "sentence_bert_config.json"
-    settings.write_text('{"max_seq_length": 77, "do_lower_case": true}')
-    assert (stated_max_length(tmp_path), stated_lower_case(tmp_path)) == (77, True)
-    settings.write_text('{"max_seq_length": null}')
-    assert (stated_max_length(tmp_path), stated_lower_case(tmp_path)) == (None, False)
 
 
 # Beside sentence-transformers itself
@@ -183,3 +182,124 @@ def test_native_lowers_case_where_sentence_transformers_does(tmp_path):
     folder, expected = saved("roberta", "mean", tmp_path, SHORT, lower=True)
     np.testing.assert_allclose(expected[0], expected[4], rtol=0, atol=1e-6)
     np.testing.assert_allclose(Encoder(load(folder), parse("mean")).encode(SHORT), expected, rtol=0, atol=1e-5)
+
+
+# Modules that no part here says
+
+
+def built(folder, *modules, layers=False):
+    """A saved model of these modules behind the tiny BERT, and its embeddings."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    start = copy_of("bert", folder)
+    transformer = Transformer(str(start), config_kwargs={"output_hidden_states": True} if layers else {})
+    model = SentenceTransformer(modules=[transformer, *modules], device="cpu")
+    model.save(str(folder / "saved"), create_model_card=False)
+    return folder / "saved", SentenceTransformer(str(folder / "saved"), device="cpu").encode(SHORT)
+
+
+def dense(wide, narrow, activation=None, **settings):
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    torch.manual_seed(wide + narrow)
+    return Dense(wide, narrow, activation_function=activation, **settings)
+
+
+def chains():
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Normalize, Pooling, WeightedLayerPooling
+
+    def mixed(start):
+        weights = torch.nn.Parameter(torch.linspace(-0.2, 1.3, 4 - start))
+        return WeightedLayerPooling(32, num_hidden_layers=3, layer_start=start, layer_weights=weights)
+
+    return {
+        "two modes": [Pooling(32, ("mean", "cls"))],
+        "every mode": [Pooling(32, tuple(MODES)), Normalize()],
+        "dense": [Pooling(32, "cls"), dense(32, 8, torch.nn.Tanh()), Normalize()],
+        "dense twice, no bias": [Pooling(32, "mean"), dense(32, 64, bias=False), dense(64, 6), Normalize()],
+        "normalised before": [Pooling(32, "max"), Normalize(), dense(32, 5)],
+        "norm": [Pooling(32, "mean"), LayerNorm(32)],
+        "layers": [mixed(0), Pooling(32, "mean")],
+        "upper layers": [mixed(2), Pooling(32, ("max", "lasttoken")), dense(64, 16, torch.nn.GELU()), Normalize()],
+    }
+
+
+@pytest.mark.parametrize("chain", chains())
+def test_a_chain_of_modules_gives_the_embeddings_of_sentence_transformers(tmp_path, monkeypatch, chain):
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+    modules = chains()[chain]
+    folder, expected = built(tmp_path, *modules, layers="layers" in chain)
+    sentence = native_sentence(folder)
+    assert re.fullmatch("native-[0-9a-f]{10}", sentence)
+    vectors = Encoder(load(folder), parse(sentence)).encode(SHORT)
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=2e-6)
+
+
+def test_native_is_one_name_for_equal_modules_and_another_for_other_weights(tmp_path, monkeypatch):
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+    names = []
+    for place, shift in (("a", 0.0), ("b", 0.0), ("c", 1e-6)):
+        (tmp_path / place).mkdir()
+        mapped = dense(32, 8)
+        with torch.no_grad():
+            mapped.linear.bias[0] += shift
+        names.append(native_sentence(built(tmp_path / place, Pooling(32, "mean"), mapped)[0]))
+    assert names[0] == names[1] != names[2]
+    assert {registry.card(name).part.__module__ for name in names} == {NativePooling.__module__}
+    assert code_sha256([NativePooling.__module__]) != code_sha256([])
+
+
+def test_the_fusion_of_a_folder_shares_no_weights_and_is_not_trained(tmp_path, monkeypatch):
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+    folder, _ = built(tmp_path, Pooling(32, "mean"), dense(32, 8))
+    one, other = (parse(native_sentence(folder)).build_fusion(StateShape(3, 32)) for _ in range(2))
+    assert [weight.requires_grad for weight in one.parameters()] == [False, False]
+    assert not {w.data_ptr() for w in one.parameters()} & {w.data_ptr() for w in other.parameters()}
+    with pytest.raises(InputError, match=r"native-\w+: the modules .* are not trained here"):
+        expand("native+batch-softmax", folder)
+    assert expand(f"{native_sentence(folder)}+whiten", folder) == expand("native+whiten", folder)
+    with pytest.raises(InputError, match=r"no method 'native-0123456789'"):
+        expand("native-0123456789", folder)
+
+
+def test_modules_that_do_not_fit_the_backbone_are_refused(tmp_path, monkeypatch):
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
+    folder, _ = built(tmp_path, Pooling(32, "mean"), dense(32, 8))
+    with pytest.raises(InputError, match="do not fit each other or its 4 layer states"):
+        parse(native_sentence(folder)).build_fusion(StateShape(3, 16))
+
+
+def _pickled(folder):
+    (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")
+
+
+def _cut(folder):
+    (folder / "2_Dense" / "model.safetensors").write_bytes(b"cut")
+
+
+def _foreign(folder):
+    edit_json(folder / "2_Dense" / "config.json", activation_function="os.system")
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (_pickled, r"Dense of this backbone has no model\.safetensors, .* pickle can run code"),
+        (_cut, r"Dense of this backbone cannot be read \(SafetensorError"),
+        (_foreign, r"activation os\.system of this backbone is none of torch\.nn's"),
+    ],
+)
+def test_damaged_and_foreign_modules_are_refused(tmp_path, damage, complaint):
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    folder, _ = built(tmp_path, Pooling(32, "mean"), dense(32, 8))
+    damage(folder)
+    with pytest.raises(InputError, match=complaint):
+        native_sentence(folder)
