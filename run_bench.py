@@ -177,6 +177,9 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Before torch is loaded. Its threads spin while they wait for each other, and beside another busy process they
+    # take the processor from the very thread they wait for: a run takes twice as long and more. Asleep, they do not.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from fusebench.benchmarks.atomic import DISK_REFUSES, disk_error
         from fusebench.benchmarks.redaction import redacted
