@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -339,14 +340,28 @@ def _share(task: LoadedTask, plan: Plan, shared: Pass) -> _Share:
 
 def _one_ahead(make: Callable[[Group], _Vectors], groups: Sequence[Group]) -> Iterator[Future[_Vectors]]:
     """The vectors of each in turn; the next are made while one's are scored, which keeps one processor busy only."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        coming = worker.submit(make, groups[0])
-        for group in groups[1:]:
-            made = coming
-            wait([made])
-            coming = worker.submit(make, group)
-            yield made
-        yield coming
+
+    def begin(group: Group) -> Future[_Vectors]:
+        made: Future[_Vectors] = Future()
+
+        def work() -> None:
+            try:
+                made.set_result(make(group))
+            except BaseException as error:  # raised where the vectors are asked for
+                made.set_exception(error)
+
+        # A daemon, and no executor, whose threads are waited for: a run that is interrupted ends at once.
+        threading.Thread(target=work, daemon=True).start()
+        return made
+
+    coming = begin(groups[0])
+    for following in (*groups[1:], None):
+        made = coming
+        while not made.done():
+            wait([made], timeout=0.05)  # Ctrl-C does not end a wait without a limit
+        if following is not None:
+            coming = begin(following)
+        yield made
 
 
 class _Vectors:
