@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 INSTALL = "fusebench is not installed; in this folder run: python -m pip install -c constraints.txt -e ."
+
+
+def _in_results(
+    show: Callable[[argparse.Namespace], int], flags: argparse.Namespace, *, writes: bool, quiet: bool = False
+) -> int:
+    """A command whose `--out` may be a bucket."""
+    from fusebench.study.results_place import results_in
+
+    with results_in(flags.out, writes=writes, quiet=quiet) as flags.out:
+        return show(flags)
 
 
 def _run(arguments: list[str]) -> int:
@@ -37,10 +49,8 @@ def _run(arguments: list[str]) -> int:
     if flags.methods is None:
         parser.error("nothing to run: add --methods (all of them) or --methods mean,cls")
     from fusebench.study import commands
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=not flags.dry_run, quiet=flags.quiet) as flags.out:
-        return commands.run_methods(flags)
+    return _in_results(commands.run_methods, flags, writes=not flags.dry_run, quiet=flags.quiet)
 
 
 def _list(arguments: list[str]) -> int:
@@ -57,10 +67,8 @@ def _report(arguments: list[str]) -> int:
 
     flags = report_parser().parse_args(arguments)
     from fusebench.study import commands
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=True) as flags.out:
-        return commands.report(flags)
+    return _in_results(commands.report, flags, writes=True)
 
 
 def _compare(arguments: list[str]) -> int:
@@ -68,10 +76,8 @@ def _compare(arguments: list[str]) -> int:
 
     flags = compare_parser().parse_args(arguments)
     from fusebench.study import compare
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=False) as flags.out:
-        return compare.show(flags)
+    return _in_results(compare.show, flags, writes=False)
 
 
 def _gate(arguments: list[str]) -> int:
@@ -79,10 +85,8 @@ def _gate(arguments: list[str]) -> int:
 
     flags = gate_parser().parse_args(arguments)
     from fusebench.study import gate
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=False) as flags.out:
-        return gate.show(flags)
+    return _in_results(gate.show, flags, writes=False)
 
 
 def _verify(arguments: list[str]) -> int:
@@ -112,10 +116,8 @@ def _diagnose(arguments: list[str]) -> int:
 
     flags = diagnose_parser().parse_args(arguments)
     from fusebench.study import diagnose
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=True) as flags.out:
-        return diagnose.show(flags)
+    return _in_results(diagnose.show, flags, writes=True)
 
 
 def _export(arguments: list[str]) -> int:
@@ -123,10 +125,8 @@ def _export(arguments: list[str]) -> int:
 
     flags = export_parser().parse_args(arguments)
     from fusebench.study import export
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=False) as flags.out:
-        return export.show(flags)
+    return _in_results(export.show, flags, writes=False)
 
 
 def _push(arguments: list[str]) -> int:
@@ -134,10 +134,8 @@ def _push(arguments: list[str]) -> int:
 
     flags = push_parser().parse_args(arguments)
     from fusebench.study import push
-    from fusebench.study.results_place import results_in
 
-    with results_in(flags.out, writes=False) as flags.out:
-        return push.show(flags)
+    return _in_results(push.show, flags, writes=False)
 
 
 def _doctor(arguments: list[str]) -> int:

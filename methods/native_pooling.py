@@ -30,7 +30,7 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weighted-mean",
     "pooling_mode_lasttoken": "last-token",
 }
-_MODES = {
+MODES = {
     "cls": "cls",
     "mean": "mean",
     "max": "max",
@@ -108,10 +108,10 @@ def native_sentence(folder: Path) -> str:
     if pooling is None:
         raise InputError("native: the pooling module of this backbone has no config.json; fetch it again.")
     modes = _modes(pooling)
-    if not modes or not set(modes) <= set(_MODES.values()):
+    if not modes or not set(modes) <= set(MODES.values()):
         raise InputError(
             f"native: this backbone pools by {' and '.join(modes) or 'nothing'}; "
-            f"only {', '.join(_MODES.values())} can be read."
+            f"only {', '.join(MODES.values())} can be read."
         )
     if len(modes) == 1 and kinds[1:] in (["Pooling"], ["Pooling", "Normalize"]):
         return "+".join([modes[0], *(["normalize"] if "Normalize" in kinds else [])])
@@ -136,7 +136,7 @@ def _modes(config: dict[str, Any]) -> list[str]:
     if "pooling_mode" in config:
         named = config["pooling_mode"]
         modes = [str(mode) for mode in (named if isinstance(named, list) else [named])]
-        return [_MODES.get(mode, mode) for mode in modes]
+        return [MODES.get(mode, mode) for mode in modes]
     # sentence-transformers takes the mean where no flag is set.
     return [part for flag, part in _FLAGS.items() if config.get(flag)] or ["mean"]
 
@@ -147,7 +147,8 @@ def _registered(stated: Sequence[_Stated]) -> str:
     if name not in {card.name for card in cards("fusion")}:
         kinds = ", ".join(one.kind for one in stated)
         # Scores depend on this file; abc would else be named as the place of the class.
-        body: dict[str, object] = {"__module__": __name__, "__doc__": f"The backbone's own modules: {kinds}."}
+        about = f"The backbone's own modules: {kinds}.\n\nDepartures: none."
+        body: dict[str, object] = {"__module__": __name__, "__doc__": about}
         body["modules_behind"] = _loaded(stated)
         register(name, paper="https://github.com/huggingface/sentence-transformers")(
             type("NativePooling", (NativePooling,), body)

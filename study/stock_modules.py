@@ -14,7 +14,7 @@ from fusebench.errors import InputError
 from fusebench.methods.backbone import DTYPES, Backbone
 from fusebench.methods.backbone_loading import quiet_transformers
 from fusebench.methods.grammar import Method
-from fusebench.methods.native_pooling import NativePooling
+from fusebench.methods.native_pooling import MODES, NativePooling
 from fusebench.methods.parts import Fusion, Transform
 from fusebench.methods.sentence_bert_config import stated_lower_case
 from fusebench.methods.states import Needs
@@ -24,13 +24,7 @@ from fusebench.study.layer_weights import layer_weights
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Fusions that read the tokens of one layer -> pooling mode of sentence-transformers.
-_TOKEN_MODES = {
-    "max": "max",
-    "mean-sqrt-len": "mean_sqrt_len_tokens",
-    "weighted-mean": "weightedmean",
-    "last-token": "lasttoken",
-}
+_MODE_OF = {part: mode for mode, part in MODES.items()}
 _EXPRESSIBLE = (
     "these can be said: cls, mean, max, mean-sqrt-len, weighted-mean and last-token of one layer, weighted sums of "
     "layers (first-last, last-k-mean, last-k-sum, layer-mean, scalar-mix, weighted-layers), and the transforms "
@@ -107,9 +101,9 @@ def _pooling(method: Method, fusion: Fusion, backbone: Backbone) -> tuple[str, N
     weights = layer_weights(fusion, shape)
     if weights is not None:
         return ("mean" if fusion.needs == Needs.MEANS else "cls"), weights
-    if name not in _TOKEN_MODES:
+    if name not in _MODE_OF:
         raise NotStockError(f"sentence-transformers has no modules of its own for {method.fusion}; {_EXPRESSIBLE}.")
-    return _TOKEN_MODES[name], np.eye(shape.states)[fusion.layers[0]]
+    return _MODE_OF[name], np.eye(shape.states)[fusion.layers[0]]
 
 
 def _map(name: str, transform: Transform) -> Map | None:

@@ -10,7 +10,7 @@ from fusebench.errors import InputError
 from fusebench.methods.attention_guides import MapDiscrimination, PatternDecorrelation
 from fusebench.methods.attention_maps import ROUTE, attention, attention_map, collecting, route, without_dropout
 from fusebench.methods.states import Needs
-from tests.tiny_models import BLOCKS, KINDS, TEXTS, backbone_of, folder_of, load
+from tests.tiny_models import BLOCKS, KINDS, TEXTS, backbone_of, folder_of, load, one_thread
 
 MAPS = Needs.TOKENS | Needs.ATTENTION
 OWN = ["mpnet", "deberta-v2"]  # compute their attention themselves
@@ -18,12 +18,9 @@ ROUTED = [name for name in KINDS if name not in OWN]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads on models this small only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _on_one_thread():
+    with one_thread():
+        yield
 
 
 def heads_of(groups=2, dtype=torch.float64):

@@ -28,6 +28,7 @@ from tests.tiny_models import (
     edit_json,
     folder_of,
     load,
+    one_thread,
     save,
 )
 from tests.tiny_models import tokenizer as build_tokenizer
@@ -39,12 +40,9 @@ MAPS = Needs.TOKENS | Needs.ATTENTION
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads on models this small only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _on_one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(params=ALL)

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fusebench.benchmarks.store import Store
 from fusebench.methods.training import TrainingLoop
@@ -19,6 +17,7 @@ from fusebench.study.unit_work import Job
 from tests.killed_runs import kept
 from tests.pool_in_process import PoolInProcess
 from tests.tiny_gate import make_world, options
+from tests.tiny_models import one_thread
 
 METHODS = (
     *("mean", "cls", "max", "prompt-mask", "mean+whiten(k=4)"),
@@ -30,15 +29,6 @@ SETTINGS = {"seeds": (0, 1)}
 
 def silent(stage, done, total):
     pass
-
-
-@contextlib.contextmanager
-def one_thread():
-    """What a unit of one CPU computes with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,8 @@ def test_an_installed_package_is_listed_and_keeps_the_contract_in_its_own_test(t
     environment = {**os.environ, "PYTHONPATH": str(Path(fusebench.__file__).parents[1]), "COLUMNS": "200"}
     done = subprocess.run([python, "-c", SCRIPT, test], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    line = next(line for line in done.stdout.splitlines() if line.startswith("mid-layer"))
-    assert "fusion" in line
-    assert "depth=0.5" in done.stdout
+    lines = done.stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("mid-layer"))
+    assert "fusion" in lines[place]
+    assert "depth=0.5" in lines[place + 1]  # its parameters stand below its formula
     assert "8 passed" in done.stdout

@@ -26,7 +26,7 @@ from fusebench.study import export, saved_methods, text_sets
 from fusebench.study.loading import LoadedMethod, load_method
 from fusebench.study.text_sets import load_texts
 from tests.tiny_gate import bench, make_world, options
-from tests.tiny_models import WORDS, backbone_of, copy_of, folder_of
+from tests.tiny_models import WORDS, backbone_of, copy_of, folder_of, one_thread
 
 POOLINGS = ("cls", "mean", "max", "mean-sqrt-len", "weighted-mean", "last-token")
 LAYERED = (
@@ -55,12 +55,9 @@ np.savez(out, *[model.encode(texts, batch_size=3, show_progress_bar=False) for m
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads on models this small only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _on_one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +282,10 @@ def test_a_plain_pooling_comes_back_as_native(tmp_path, fit, sentence):
 
 
 @pytest.mark.parametrize("sentence", ["first-last", "mean+whiten(k=3)", "layer-mean+normalize+abtt"])
-def test_mixed_layers_and_maps_come_back_as_native_too_and_are_not_exported_again(tmp_path, fit, sentence):
+def test_mixed_layers_and_maps_come_back_as_native_too_and_are_not_exported_again(
+    tmp_path, fit, sentence, monkeypatch
+):
+    monkeypatch.setattr(registry, "_CARDS", dict(registry._CARDS))
     one = loaded(sentence, fit)
     folder = exported(one, tmp_path / "m")
     back = loaded("native", fit, folder)

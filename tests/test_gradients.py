@@ -11,7 +11,8 @@ from fusebench.methods.gradients import BatchGradients, seeded
 from fusebench.methods.parts import Objective
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import mix
-from tests.tiny_training import RECIPE, assert_near, one_thread, pooled, rows, trained, trainee
+from tests.tiny_models import one_thread
+from tests.tiny_training import RECIPE, assert_near, pooled, rows, trained, trainee
 
 BATCH = np.arange(6)
 

@@ -16,7 +16,7 @@ from fusebench.methods.native_pooling import NativePooling, native_sentence
 from fusebench.methods.states import StateShape
 from fusebench.study.catalogue import expand
 from fusebench.study.code_identity import code_sha256
-from tests.tiny_models import copy_of, edit_json, folder_of, load
+from tests.tiny_models import copy_of, edit_json, folder_of, load, one_thread
 
 FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -123,12 +123,9 @@ def test_a_garbled_pooling_is_refused(tmp_path, garbage):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads on models this small only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _on_one_thread():
+    with one_thread():
+        yield
 
 
 def saved(architecture, mode, folder, texts, normalize=False, lower=False, **settings):
@@ -248,7 +245,9 @@ def test_native_is_one_name_for_equal_modules_and_another_for_other_weights(tmp_
             mapped.linear.bias[0] += shift
         names.append(native_sentence(built(tmp_path / place, Pooling(32, "mean"), mapped)[0]))
     assert names[0] == names[1] != names[2]
-    assert {registry.card(name).part.__module__ for name in names} == {NativePooling.__module__}
+    parts = [registry.card(name).part for name in names]
+    assert {part.__module__ for part in parts} == {NativePooling.__module__}
+    assert all("Departures:" in part.__doc__ for part in parts)  # as of every part
     assert code_sha256([NativePooling.__module__]) != code_sha256([])
 
 

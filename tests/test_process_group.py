@@ -16,7 +16,8 @@ from fusebench.methods.precision import build_accelerators
 from fusebench.methods.process_group import SharedOrder
 from fusebench.methods.training import TrainingLoop
 from tests.test_training import scaling
-from tests.tiny_training import RECIPE, SEED, one_thread, rows, trained, trainee, weights_of
+from tests.tiny_models import one_thread
+from tests.tiny_training import RECIPE, SEED, rows, trained, trainee, weights_of
 from tests.two_processes import in_two_processes
 
 BATCH = np.arange(6)

@@ -14,8 +14,9 @@ from fusebench.study.ray_pool import Resources, ray_pool
 from fusebench.study.run import run
 from fusebench.study.unit_work import Job
 from tests.killed_runs import kept
-from tests.test_dispatch import assert_same, one_thread, silent
+from tests.test_dispatch import assert_same, silent
 from tests.tiny_gate import make_world, options
+from tests.tiny_models import one_thread
 
 # A file that a worker loads as a plugin: the first that does kills itself.
 PLUGIN = """

@@ -10,7 +10,8 @@ from fusebench.methods.parts import Fusion
 from fusebench.methods.precision import build_accelerators
 from fusebench.methods.recipe import Recipe
 from fusebench.methods.selection import Selection, current_vectors
-from tests.tiny_training import RECIPE, assert_bitwise, one_thread, pooled, rows, train, trained, trainee, weights_of
+from tests.tiny_models import one_thread
+from tests.tiny_training import RECIPE, assert_bitwise, pooled, rows, train, trained, trainee, weights_of
 
 DEV = rows("scored-pairs", seed=2)
 

@@ -11,7 +11,8 @@ from fusebench.methods.grammar import parse
 from fusebench.methods.recipe import Recipe
 from fusebench.methods.selection import Selection
 from fusebench.methods.training import TrainingLoop
-from tests.tiny_training import assert_bitwise, one_thread, pooled, rows, train, trained, trainee, weights_of
+from tests.tiny_models import one_thread
+from tests.tiny_training import assert_bitwise, pooled, rows, train, trained, trainee, weights_of
 
 SHORT = Recipe(steps=6, batch_size=4, learning_rate=1e-3, learning_rate_new=1e-2)
 DEV = Selection(rows("scored-pairs", seed=2), every=2)

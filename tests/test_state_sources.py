@@ -10,8 +10,8 @@ import torch
 from fusebench.errors import InputError
 from fusebench.methods.state_sources import CachedTokenSource, LiveSource
 from fusebench.methods.states import Needs
-from tests.tiny_models import backbone_of, copy_of, edit_json, load
-from tests.tiny_training import TEXTS, cached, live, one_thread, pooled
+from tests.tiny_models import backbone_of, copy_of, edit_json, load, one_thread
+from tests.tiny_training import TEXTS, cached, live, pooled
 
 NUMBERS = np.array([3, 0, 7, 7, 12])
 SIDES = {"bert": "right", "gpt2": "left"}  # gpt2's dropout is 0.1 too

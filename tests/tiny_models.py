@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,14 @@ def load(folder: Path, **settings: Any) -> Backbone:
 def edit_json(path: Path, **changes: Any) -> None:
     """Overwrites keys of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes on one thread: matrices are so small that threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,6 +1,5 @@
 """Tiny trainings: rows of made-up texts, sources of their states on a tiny backbone, and methods to be trained."""
 
-import contextlib
 from functools import reduce
 
 import numpy as np
@@ -17,7 +16,7 @@ from fusebench.methods.state_sources import CachedTokenSource, LiveSource, Poole
 from fusebench.methods.states import Needs
 from fusebench.methods.trainee import Trainee
 from fusebench.methods.training import TrainingLoop
-from tests.tiny_models import WORDS, backbone_of
+from tests.tiny_models import WORDS, backbone_of, one_thread
 
 SEED = 5
 RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=1e-3, learning_rate_new=1e-2)
@@ -91,17 +90,6 @@ def silence(model):
         if hasattr(module, "dropout_prob"):
             module.dropout_prob = 0.0
     return model
-
-
-@contextlib.contextmanager
-def one_thread():
-    """Within, torch computes on one thread: matrices are so small that threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train(trainees, stages, source, *, kind=TrainingLoop, **settings):
