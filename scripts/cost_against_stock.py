@@ -83,9 +83,9 @@ def groups(everything: Plan) -> dict[str, tuple[str, ...]]:
     }
 
 
-def trained(everything: Plan, data_dir: Path | None, weights: Path) -> None:
-    """Trains what is learned, on the catalogue's budget; later runs find the weights in this folder."""
-    learned = tuple(method.name for method in everything.methods if method.trained)
+def trained(methods: set[str], everything: Plan, data_dir: Path | None, weights: Path) -> None:
+    """Trains those of the methods that learn, on the catalogue's budget; a run finds the weights in this folder."""
+    learned = tuple(method.name for method in everything.methods if method.trained and method.name in methods)
     plan = make_plan(Options(methods=learned, tasks=("LeeSTS",), data_dir=data_dir, out=weights))
     outcome = run(plan, Store(weights))
     if outcome.failures:
@@ -105,11 +105,14 @@ def main() -> None:
     tasks = tuple(flags.tasks.split(","))
     everything = make_plan(Options(tasks=tasks, data_dir=flags.data_dir))
     folder = backbone_source.find_backbone(backbone_source.DEFAULT).folder
+    compared = dict(list(groups(everything).items())[: flags.groups])
     with tempfile.TemporaryDirectory() as weights:
-        trained(everything, flags.data_dir, Path(weights))
+        trained(
+            {name for sentences in compared.values() for name in sentences}, everything, flags.data_dir, Path(weights)
+        )
         plans = {
             name: make_plan(Options(methods=sentences, tasks=tasks, data_dir=flags.data_dir, out=Path(weights)))
-            for name, sentences in list(groups(everything).items())[: flags.groups]
+            for name, sentences in compared.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in ("stock", *plans)}
         worst = 0.0

@@ -87,7 +87,13 @@ def main() -> None:
         "| --- | --- |",
         *(f"| {name} | {share:.4f} |" for name, share in sorted(shares.items(), key=lambda item: -item[1])),
     ]
-    report = {"every": every_ratio, "methods": methods_ratio, "shares": shares, "seconds": seconds}
+    report = {
+        "every": every_ratio,
+        "methods": methods_ratio,
+        "shares": shares,
+        "learned": [name for name, fusion in methods.items() if any(True for _ in fusion.parameters())],
+        "seconds": seconds,
+    }
     write(flags.out, "cost_of_pooling", report, table)
 
 
