@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fusebench.benchmarks.listed_dataset import ListedDataset
     from fusebench.benchmarks.task_data import Role
 
-_NUMBERS = 1 << 14  # of the embeddings whose cosines are computed at a time
+_NUMBERS = (1 << 15) - 1  # of the embeddings whose cosines are computed at a time: more would go to several threads
 
 Lookup = Callable[["Role", Sequence[str]], Float32[np.ndarray, "texts dim"]]
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fusebench.benchmarks.atomic import atomic_write
@@ -88,12 +89,23 @@ def _figures(
         yield "cost", 3.4, lambda axes: _cost(axes, points, leading)
 
 
-def _drawn(height: float, draw: Draw) -> dict[str, bytes]:
+def matplotlib_parts() -> ModuleType:
+    """The package `matplotlib`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
     try:
         import matplotlib
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("figures need matplotlib: python -m pip install 'fusebench[report]'.") from error
+    return matplotlib
+
+
+def _drawn(height: float, draw: Draw) -> dict[str, bytes]:
+    matplotlib = matplotlib_parts()
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         draw(figure.subplots())

@@ -67,15 +67,17 @@
     }));
     let layout = choices.reduce((held, options, k) => changed(held, options[chosen[number][k]]), plot.layout);
     layout = merged(surroundings(), tinted(layout));
+    let above = 0;
     if (isNarrow.matches) {
       // Beside the chart, names would leave no room for it; below it they push it up as far as they need.
       layout.legend = { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: -0.22, yanchor: "top" };
       if (layout.yaxis.type === "category" && traces.every((trace) => trace.type === "scatter")) {
         // Names of methods beside the chart would leave no room for it: each stands above its own line.
-        layout.yaxis = { ...layout.yaxis, ticklabelposition: "inside top", tickfont: { size: 10 } };
+        layout.yaxis = { ...layout.yaxis, ticklabelposition: "inside top", ticklabelshift: 4, tickfont: { size: 10 } };
         layout.margin = { ...layout.margin, l: 8 };
         // Else the axis would grow until no name meets a point.
         const shown = traces.filter((trace) => trace.visible);
+        above = 10 * Math.max(...shown.map(({ y }) => y.length));
         const ends = shown.flatMap(({ x, error_x: error }) =>
           x.flatMap((value, k) => [value - error.arrayminus[k], value + error.array[k]]));
         layout.xaxis = { ...layout.xaxis, range: [Math.min(...ends), Math.max(...ends)], autorange: false };
@@ -92,7 +94,7 @@
     const asked = Number(place.dataset.height);
     const names = traces.filter((trace) => trace.visible && trace.showlegend !== false && trace.name).length;
     const below = isNarrow.matches && names > 1 ? 20 * names : 0;
-    layout.height = asked + Math.min(below, 260);
+    layout.height = asked + Math.min(below, 260) + above;
     place.style.height = `${layout.height}px`;
     const settings = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
     Plotly.react(place, traces, layout, settings);

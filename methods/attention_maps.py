@@ -138,16 +138,16 @@ def attention_map(
         bias: added to the scores, such as that of relative positions.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = query @ _for_every_head(key, query.shape[1]).mT * scaling
-    if bias is not None:
-        scores = scores + bias
+    scores = (query * scaling) @ _for_every_head(key, query.shape[1]).mT
     if mask is None and causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None and mask.dtype == torch.bool:
-        # A padding query may see no key at all, and -inf would make its row NaN.
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
+        # A padding query may see no key at all, and -inf would make its row NaN. Half of the least number, so that
+        # a sum with it does not become -inf.
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min / 2)
+    for added in (bias, mask):
+        if added is not None:
+            scores += added  # in place and without a part in the gradients: the scores are the largest tensor here
     return scores.softmax(dim=-1, dtype=F.accumulator(scores.dtype))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
+from fusebench.methods.seeding import seeded
+
 # Models that apply dropout to attention as a function, not as a module, keep its probability under these names.
 ATTENTION_DROPOUT = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
 
@@ -26,12 +28,7 @@ def dropout_noise(model: Any, device: torch.device, seed: int) -> Iterator[None]
     Mode and generators belong to the whole process, so other passes of this model must wait.
     """
     training = model.training
-    # The processor's generator is always forked.
-    others: dict[str, Any] = {"devices": []} if device.type == "cpu" else {"devices": [device]}
-    if device.type != "cpu":
-        others["device_type"] = device.type
-    with torch.random.fork_rng(**others):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         model.train()
         try:
             yield

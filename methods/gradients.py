@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from fusebench.methods.engine import BATCH_TOKENS
 from fusebench.methods.process_group import ProcessGroup
 from fusebench.methods.recipe import Recipe, mix
 from fusebench.methods.row_batches import Rows
+from fusebench.methods.seeding import seeded
 from fusebench.methods.state_sources import StateSource, View
 from fusebench.methods.trainee import Trainee
 
@@ -166,14 +166,6 @@ class BatchGradients:
 
     def _groups(self, rows: Rows, batch: Int[np.ndarray, " batch"]) -> Tensor:
         return torch.from_numpy(rows.groups[batch]).to(self.source.device)
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, torch draws from a generator of its own; outside, nothing has been drawn."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _guided(made: Sequence[_Piece], factors: Mapping[str, float]) -> Tensor | float:

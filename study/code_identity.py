@@ -97,7 +97,7 @@ def _is_module(name: str) -> bool:
 
 
 def _content(module: str) -> bytes:
-    file = _file(module)
+    file = module_file(module)
     return _typed(module) if file is None else _read(file)
 
 
@@ -106,8 +106,8 @@ def _read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _file(module: str) -> Path | None:
-    """Where the module lies; None for what was typed, in a notebook or at a prompt."""
+def module_file(module: str) -> Path | None:
+    """Where a module lies; None for what was typed, in a notebook or at a prompt."""
     loaded = sys.modules.get(module)
     spec = loaded.__spec__ if loaded else importlib.util.find_spec(module)
     if spec is not None and spec.origin is not None:

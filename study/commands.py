@@ -129,6 +129,7 @@ def report(flags: argparse.Namespace) -> int:
     if not (flags.out / "runs").is_dir():
         raise InputError(f"--out {flags.out} holds no records (it has no folder runs); run --methods first.")
     require_own_readme(flags.out)
+    _require_drawing(flags)
     store = Store(flags.out)
     problems = _tested_again(store, flags, messages) if flags.test else []
     boards, files = rebuild(store)
@@ -160,6 +161,18 @@ def report(flags: argparse.Namespace) -> int:
     for problem in problems:
         messages.print(problem, highlight=False, markup=False, soft_wrap=True)
     return 1 if problems else 0
+
+
+def _require_drawing(flags: argparse.Namespace) -> None:
+    """Says what is not installed before minutes of work, not after."""
+    if flags.html is not None:
+        from fusebench.benchmarks.report_figure import plotly_parts
+
+        plotly_parts()
+    if flags.figures:
+        from fusebench.benchmarks.paper_figures import matplotlib_parts
+
+        matplotlib_parts()
 
 
 def _tested_again(store: Store, flags: argparse.Namespace, messages: Screen) -> list[str]:

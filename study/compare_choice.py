@@ -116,7 +116,8 @@ def one_pair(found: Sequence[Variant], first: str, second: str) -> tuple[Variant
             "run both with the same backbone, length, dtype, prompts and limit."
         )
     if len(pairs) > 1:
-        raise InputError(f"several settings fit: {_described([*ones, *others])}; choose with --setting.")
+        fitting = [v for v in (*ones, *others) if any(v in pair for pair in pairs)]
+        raise InputError(f"several settings fit: {_described(fitting)}; choose with --setting.")
     return pairs[0]
 
 

@@ -25,8 +25,8 @@ from fusebench.methods.backbone import Backbone
 from fusebench.methods.checkpoint import load_module
 from fusebench.methods.encoder import fit_transforms
 from fusebench.methods.engine import SharedPass
-from fusebench.methods.gradients import seeded
 from fusebench.methods.parts import Fusion
+from fusebench.methods.seeding import seeded
 from fusebench.study.attention_reader import KEY, AttentionReader, read_attention
 from fusebench.study.diagnosis_subjects import Subject, described, trained_weights
 from fusebench.study.diagnosis_texts import Sample

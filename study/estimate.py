@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fusebench.methods.gradients import seeded
 from fusebench.methods.grammar import Method, parse
 from fusebench.methods.parts import Fusion
+from fusebench.methods.seeding import seeded
 from fusebench.methods.state_sources import CachedTokenSource
 from fusebench.methods.states import Needs
 from fusebench.study import saved_methods

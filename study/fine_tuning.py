@@ -8,10 +8,10 @@ from functools import reduce
 import torch
 
 from fusebench.methods.backbone import Backbone
-from fusebench.methods.gradients import seeded
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Guide
 from fusebench.methods.recipe import Recipe
+from fusebench.methods.seeding import seeded
 from fusebench.methods.state_sources import LiveSource
 from fusebench.methods.states import StateShape
 from fusebench.methods.trainee import Trainee

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import importlib.util
 import re
 import sys
 from pathlib import Path
 
 from fusebench.errors import InputError
 from fusebench.methods.parts import Fusion
+from fusebench.study.code_identity import module_file
 from fusebench.study.fusion_module import FusionModule
 
 MODELING_FILE, MODULE_CLASS = "modeling_fusebench", "FusedLayers"
@@ -138,11 +138,10 @@ def _name(module: str) -> str:
 
 
 def _file(module: str) -> Path:
-    loaded = sys.modules.get(module)
-    spec = loaded.__spec__ if loaded else importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
+    file = None if module == "__main__" else module_file(module)  # a script would run where the model is loaded
+    if file is None:
         raise InputError(
             f"{module} was not imported from a file, which an exported model could bring along; write the fusion "
             "into a file of its own and name that by --plugin."
         )
-    return Path(spec.origin)
+    return file

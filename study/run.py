@@ -26,6 +26,7 @@ from fusebench.methods.encoder import fit_transforms
 from fusebench.methods.engine import PassStatistics, SharedPass
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Fusion, Transform
+from fusebench.methods.seeding import seeded
 from fusebench.study.environment import environment, peak_memory_mb
 from fusebench.study.pass_journal import PassJournals
 from fusebench.study.plan import Cell, Plan
@@ -269,8 +270,7 @@ def fusion_of(plan: Plan, group: Group, ready: Ready | None) -> Fusion:
     """The fusion with its weights; without `ready`, those of the seed."""
     if ready is not None:
         return ready.fusion
-    with torch.random.fork_rng():
-        torch.manual_seed(group.seed or 0)
+    with seeded(group.seed or 0, torch.device("cpu")):
         return group.method.build_fusion(plan.backbone.shape)
 
 

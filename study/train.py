@@ -15,9 +15,9 @@ from fusebench.benchmarks.atomic import slug
 from fusebench.benchmarks.record import Spec, Training, digest
 from fusebench.methods.backbone import Backbone
 from fusebench.methods.checkpoint import load_module, module_state
-from fusebench.methods.gradients import seeded
 from fusebench.methods.grammar import Method
 from fusebench.methods.parts import Fusion
+from fusebench.methods.seeding import seeded
 from fusebench.methods.state_sources import StateSource
 from fusebench.methods.trainee import Trainee
 from fusebench.methods.training import Selection, TrainingLoop

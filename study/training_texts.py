@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from fusebench.methods.engine import SharedPass
-from fusebench.methods.gradients import seeded
 from fusebench.methods.grammar import Method
 from fusebench.methods.row_batches import Rows
+from fusebench.methods.seeding import seeded
 from fusebench.methods.state_sources import CachedTokenSource, LiveSource, PooledSource, StateSource, View
 from fusebench.methods.states import Needs
 from fusebench.study.pass_journal import PassJournals

@@ -23,6 +23,7 @@ from fusebench.methods.encoder import Encoder, fit_transforms
 from fusebench.methods.native_pooling import NativePooling
 from fusebench.methods.parts import Fusion
 from fusebench.methods.registry import load_plugins
+from fusebench.methods.seeding import seeded
 from fusebench.study.mteb_model import mteb_model
 from fusebench.study.record_file import changes, read_record
 from fusebench.study.replay import Again, look_up, places_of
@@ -123,8 +124,7 @@ def _as_it_is(backbone: Backbone) -> SentenceTransformer:
 def _fusion(again: Again) -> Fusion:
     """The cell's fusion with its weights in place; those of the backbone too if it was fine-tuned."""
     cell, backbone = again.cell, again.plan.backbone
-    with torch.random.fork_rng():
-        torch.manual_seed(cell.seed or 0)
+    with seeded(cell.seed or 0, torch.device("cpu")):
         fusion = cell.method.build_fusion(backbone.shape)
     if cell.saved is not None:
         tensors = cell.saved.tensors()

@@ -38,7 +38,7 @@ def copy(tmp_path, monkeypatch):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     clear()
     monkeypatch.setattr(
-        code_identity, "_file", lambda module: tmp_path.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        code_identity, "module_file", lambda module: tmp_path.joinpath(*module.split(".")[1:]).with_suffix(".py")
     )
     yield tmp_path
     monkeypatch.undo()

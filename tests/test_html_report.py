@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from itertools import pairwise
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from fusebench.benchmarks.diagnosis_files import write_diagnosis
 from fusebench.benchmarks.leaderboard import build_boards
 from fusebench.benchmarks.record import MethodSpec, PartSpec, Record
 from fusebench.benchmarks.store import Store
+from fusebench.run_bench import main
 from fusebench.study.html_report import write_report
 from fusebench.study.significance import place_of_tests
 from tests.headless_browser import browser, chromium
@@ -143,6 +145,14 @@ def test_a_page_elsewhere_links_back_to_the_records(store, tmp_path):
 def test_a_folder_without_records_still_gives_a_page(tmp_path):
     text = write_report(Store(tmp_path / "none"), tmp_path / "r.html").read_text()
     assert "There is no board" in text
+
+
+@pytest.mark.parametrize(("flag", "package"), [("--html", "plotly"), ("--figures", "matplotlib")])
+def test_what_is_not_installed_is_said_before_any_work(store, monkeypatch, capsys, flag, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["report", flag, "--out", str(store.out)]) == 2
+    assert f"{package}: python -m pip install" in capsys.readouterr().err
+    assert not (store.out / "leaderboards").exists()
 
 
 def test_intervals_differences_and_pairs_of_a_tested_board_can_be_read_as_numbers(page):
