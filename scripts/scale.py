@@ -234,7 +234,7 @@ def _bottlenecks(units: Sequence[Unit], schedule: Simulated, growth: Path, hours
         f"{naive:,.0f} GPU hours, {naive / hours:.1f} times as many.",
         f"- The largest backbone alone is {of_largest:.0%} of the GPU hours; the last unit to end is a "
         f"{last.kind} of a {last.backbone}.",
-        f"- Scoring takes {scoring:,.0f} core hours at the speed measured here: {60 * beside:.1f} minutes on "
+        f"- Scoring takes {scoring:,.1f} core hours at the speed measured here: {60 * beside:.1f} minutes on "
         f"{CORES_A_GPU} cores a GPU, beside the passes.",
         f"- Weights are read {len(units):,} times, {load / 1e12:,.1f} TB in all.",
         f"- Means and first tokens of one layer of all documents are {pooled / 1e9:.0f} GB for the largest backbone, "
