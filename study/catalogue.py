@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fusebench.benchmarks.record import Regime
 from fusebench.errors import InputError
+from fusebench.methods.grammar import parse
 from fusebench.methods.native_pooling import native_sentence
 from fusebench.methods.registry import cards, suggestion
 from fusebench.methods.spelling import read_part, split
@@ -124,6 +125,17 @@ CATALOGUE = (*_TRAINING_FREE, *_FROZEN, *_FINETUNE)
 def catalogue_names(regime: Regime = "frozen") -> list[str]:
     """The names of what needs no training, and of what is trained in this regime."""
     return [entry.name for entry in CATALOGUE if entry.regime in ("training-free", regime)]
+
+
+def recorded_name(sentence: str) -> str:
+    """The name that records give a method written so; the sentence itself where it is no method.
+
+    `hire` is `hire+batch-softmax`: what a run completes, other commands understand.
+    """
+    try:
+        return parse(expand(sentence, None)).name
+    except InputError:
+        return sentence
 
 
 def expand(sentence: str, folder: Path | None) -> str:

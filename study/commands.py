@@ -23,6 +23,7 @@ from fusebench.methods.recipe import Recipe
 from fusebench.methods.registry import load_plugins
 from fusebench.study import named_sets, text_sets
 from fusebench.study.boards import rebuild
+from fusebench.study.catalogue import recorded_name
 from fusebench.study.display import LiveProgress, show_outcome, show_plan
 from fusebench.study.doctor import check_layers
 from fusebench.study.dry_run import DryRun
@@ -34,7 +35,7 @@ from fusebench.study.protocol_scores import counted_tasks
 from fusebench.study.protocol_table import show_protocol
 from fusebench.study.run import Outcome
 from fusebench.study.screen import Screen
-from fusebench.study.significance import AT_ONCE, FEWEST_RESAMPLES, numbers_of, write_board_tests
+from fusebench.study.significance import AT_ONCE, BASELINE, FEWEST_RESAMPLES, numbers_of, write_board_tests
 
 
 def run_methods(flags: argparse.Namespace) -> int:
@@ -183,6 +184,7 @@ def _tested_again(store: Store, flags: argparse.Namespace, messages: Screen) -> 
         )
     records = store.records()
     boards = build_boards(records, store.suites())
+    baseline = _row_named(flags.baseline, boards)
     limits = {record.spec_id: record.spec.limit for record in records}
     problems = []
     with LiveProgress(messages).running() as progress:
@@ -195,12 +197,23 @@ def _tested_again(store: Store, flags: argparse.Namespace, messages: Screen) -> 
                 records,
                 tasks,
                 store.out,
-                baseline=flags.baseline,
+                baseline=baseline,
                 resamples=flags.resamples,
                 seed=flags.seed,
                 progress=progress,
             )
     return problems
+
+
+def _row_named(baseline: str, boards: list[Board]) -> str:
+    """What the boards call the row that is meant."""
+    rows = {str(label) for board in boards for label in board.table["method"]}
+    for name in (baseline, recorded_name(baseline)):
+        if name in rows:
+            return name
+    if baseline != BASELINE:
+        raise InputError(f"--baseline {baseline}: no board has such a row; there are {', '.join(sorted(rows))}.")
+    return baseline
 
 
 def doctor(flags: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from fusebench.benchmarks.record import Record, Spec
 from fusebench.errors import InputError
+from fusebench.study.catalogue import recorded_name
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,14 @@ def narrowed(found: Sequence[Variant], settings: Sequence[str]) -> list[Variant]
 
 
 def of_method(found: Sequence[Variant], method: str) -> list[Variant]:
-    """The variants of a method.
+    """The variants of a method, written as records have it or as `--methods` takes it.
 
     Raises:
         InputError: There is no record of it; the message suggests the nearest ones.
     """
-    own = [variant for variant in found if variant.method == method]
-    if own:
-        return own
+    for sentence in (method, recorded_name(method)):
+        if own := [variant for variant in found if variant.method == sentence]:
+            return own
     names = sorted({variant.method for variant in found})
     near = difflib.get_close_matches(method, names, n=3)
     hint = (
@@ -106,7 +107,7 @@ def one_pair(found: Sequence[Variant], first: str, second: str) -> tuple[Variant
     """
     ones, others = of_method(found, first), of_method(found, second)
     pairs = [(one, other) for one in ones for other in others if one.shared == other.shared]
-    if first == second:
+    if ones[0].method == others[0].method:
         pairs = [(one, other) for one, other in pairs if one.digest < other.digest]
         if not pairs:
             raise InputError(f"{first!r} has one setting only: name two methods.")

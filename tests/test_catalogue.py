@@ -14,7 +14,7 @@ from fusebench.methods.backbone_source import find_backbone
 from fusebench.methods.grammar import parse
 from fusebench.methods.registry import card, cards
 from fusebench.methods.states import StateShape
-from fusebench.study.catalogue import CATALOGUE, catalogue_names, expand
+from fusebench.study.catalogue import CATALOGUE, catalogue_names, expand, recorded_name
 from fusebench.study.listing import show
 from fusebench.study.plan import choose_methods
 from tests.tiny_models import copy_of, edit_json, folder_of
@@ -55,6 +55,20 @@ def _native(folder, *, mode="cls", kinds=("Transformer", "Pooling")):
 
 REGIMES = ("training-free", "frozen", "finetune")
 LEARNED = {card.name for card in cards("fusion") if card.learned}
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("hire", "hire+batch-softmax"),
+        ("hire(hidden=64)+whiten", "hire(hidden=64)+batch-softmax+whiten"),
+        ("mean(layer=-1)", "mean"),
+        ("nobody", "nobody"),
+        ("mean(", "mean("),
+    ],
+)
+def test_a_method_has_the_name_that_records_give_it(written, name):
+    assert recorded_name(written) == name
 
 
 def test_names_in_the_catalogue_are_unique():

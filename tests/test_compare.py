@@ -148,6 +148,17 @@ def test_an_unknown_method_suggests_the_nearest(results):
         compare(results, "mean", "frist-last")
 
 
+def test_a_method_may_be_named_as_it_was_run(results, capsys):
+    results.add("mean", 0.1)
+    results.add("hire+batch-softmax", 0.2)
+    compare(results, "hire", "mean")
+    assert "A: hire+batch-softmax" in capsys.readouterr().out
+    compare(results, baseline="hire")
+    assert "hire+batch-softmax" in capsys.readouterr().out
+    with pytest.raises(InputError, match="has one setting only: name two methods"):
+        compare(results, "hire", "hire+batch-softmax")
+
+
 def test_several_settings_ask_for_a_choice_and_a_choice_answers(results, capsys):
     results.add("mean", 0.1)
     results.add("mean", 0.1, max_length=64)

@@ -155,6 +155,11 @@ def test_what_is_not_installed_is_said_before_any_work(store, monkeypatch, capsy
     assert not (store.out / "leaderboards").exists()
 
 
+def test_a_baseline_that_no_board_has_is_refused(store, capsys):
+    assert main(["report", "--test", "--baseline", "nobody", "--out", str(store.out)]) == 2
+    assert "--baseline nobody: no board has such a row; there are " in capsys.readouterr().err
+
+
 def test_intervals_differences_and_pairs_of_a_tested_board_can_be_read_as_numbers(page):
     text = page.read_text(encoding="utf-8")
     assert "Scores with intervals" in text
