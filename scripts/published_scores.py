@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ PUBLISHED = {
     },
     MPNET: {"STS15": 85.663, "STSBenchmark": 83.422, "SICK-R": 80.585, "BIOSSES": 80.432, "SciFact": 65.570},
 }
+STATED = ("mean+normalize", "mean")  # what both folders state, and what cosine cannot tell from it
 SAME = 0.005  # what two decimals hide
 # What is known to differ between mteb's copies of the data and those that the committed table was made with.
 REASONS = {
@@ -54,7 +56,7 @@ REASONS = {
     "STS15": "another copy of the data: 12 of 346,442 characters differ from mteb's",
     "BIOSSES": "another copy of the data: 31,508 characters where mteb's has 31,313, mean score 2.198 where 2.196",
     "ArguAna": "documents without a title have other ids, and many have equal texts: ties come in another order",
-    "MLQuestions": "many passages have equal texts: ties may come in another order; not looked into further",
+    "MLQuestions": "411 of the 1,500 judged passages have twins of equal text; by their order alone it is anywhere from 54.64 to 60.15",
 }
 
 
@@ -89,17 +91,22 @@ class Row:
 def is_native(record: Record, model: str) -> bool:
     """Whether a record is of these weights as released: the mean of the last layer, and nothing changed by a flag."""
     spec = record.spec
-    asked = (spec.method.name, spec.seed, spec.limit, spec.dtype, spec.max_length_source)
-    unchanged = asked == ("mean", None, None, "float32", "sentence_bert_config.json")
+    asked = (spec.seed, spec.limit, spec.dtype, spec.max_length_source)
+    unchanged = asked == (None, None, "float32", "sentence_bert_config.json") and spec.method.name in STATED
     prompts = any(spec.prompts.model_dump().values())
     return unchanged and not prompts and spec.backbone.weights_sha256 == WEIGHTS_SHA256[model]
+
+
+def of_test(record: Record) -> float:
+    """The main metric of the test split; the record's own main score averages dev with it where mteb judges both."""
+    return statistics.fmean(score.value for score in record.scores if score.is_main and score.split == "test")
 
 
 def rows(store: Store) -> list[Row]:
     """A row for every published score; the newest of several records counts."""
     records = sorted(store.records(), key=lambda record: record.environment.created)
     found = {
-        (model, record.spec.task.name): (100 * record.main_score, record.spec_id, record.environment.git_commit)
+        (model, record.spec.task.name): (100 * of_test(record), record.spec_id, record.environment.git_commit)
         for model in PUBLISHED
         for record in records
         if is_native(record, model)
