@@ -56,8 +56,8 @@ REASONS = {
     "STS15": "another copy of the data: 12 of 346,442 characters differ from mteb's",
     "BIOSSES": "another copy of the data: 31,508 characters where mteb's has 31,313, mean score 2.198 where 2.196",
     "ArguAna": "documents without a title have other ids, and many have equal texts: ties come in another order",
-    "MLQuestions": "411 of the 1,500 judged passages have twins of equal text, whose order alone can make it all "
-    "from 54.64 to 60.15",
+    "MLQuestions": "411 of the 1,500 judged passages have twins of equal text: "
+    "their order alone can put it anywhere from 54.64 to 60.15",
 }
 
 
