@@ -146,8 +146,10 @@ def attention_map(
         # a sum with it does not become -inf.
         mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min / 2)
     for added in (bias, mask):
-        if added is not None:
+        if added is not None and added.dtype == scores.dtype:
             scores += added  # in place and without a part in the gradients: the scores are the largest tensor here
+        elif added is not None:
+            scores = scores + added  # in the wider of both types, in which the mask is finite
     return scores.softmax(dim=-1, dtype=F.accumulator(scores.dtype))
 
 

@@ -30,7 +30,6 @@ from fusebench.methods.states import LayerStates, Needs, PooledStates
 
 # Tokens in a batch. On a processor small batches stay in cache; a GPU wants many.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-_WORKERS = {"cuda": 2, "mps": 1}  # while a GPU computes one batch, the other is padded, sent and stored
 
 _TOKENIZED = 1 << 14  # texts at a time
 
@@ -124,7 +123,8 @@ class SharedPass:
         self.needs = reduce(lambda a, b: a | b, (fusion.needs for fusion in fusions.values()))
         kind = backbone.device.type
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(kind, 4096)
-        self.workers = workers or _WORKERS.get(kind, torch.get_num_threads())
+        # On CUDA one batch is padded, sent and stored while the other computes.
+        self.workers = workers or {"cpu": torch.get_num_threads(), "cuda": 2}.get(kind, 1)
         if noise_seed is not None:
             self.workers = 1  # the generator that noise is drawn from belongs to the process
         self._noise_seed = noise_seed

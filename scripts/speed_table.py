@@ -56,6 +56,11 @@ class Target:
     bound: Callable[[Report], float]
     higher: bool = True
 
+    @property
+    def key(self) -> str:
+        """Its name in the stored runs."""
+        return f"{self.what} / {self.beside}"
+
     def reached(self, value: float, bound: float) -> bool:
         """Whether the bound is kept."""
         return value >= bound if self.higher else value <= bound
@@ -89,7 +94,7 @@ def _guide(name: str, tokens: int) -> Target:
 
 TARGETS: tuple[Target, ...] = (
     Target(
-        "42 frozen methods over pooled states, every layer, five STS tasks, scores included",
+        "all frozen methods over pooled states, every layer, five STS tasks, scores included",
         "stock mteb + sentence-transformers, one method",
         "cost_against_stock",
         lambda r: next(iter(r["ratios"].values()))["median"],
@@ -213,13 +218,13 @@ def main() -> None:
         json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else {}
     )
     chosen = [target for target in TARGETS if target.script in names]
-    found.update({f"{target.what} / {target.beside}": [] for target in chosen})
+    found.update({target.key: [] for target in chosen})
     for _ in range(flags.runs):
         for name in names:
             report = measure(name, flags.data_dir, flags.out)
             for target in chosen:
                 if target.script == name:
-                    found[f"{target.what} / {target.beside}"].append([target.value(report), target.bound(report)])
+                    found[target.key].append([target.value(report), target.bound(report)])
     here = machine()
     table = [
         "# What it costs, beside what it should",
@@ -230,7 +235,7 @@ def main() -> None:
         "",
         "| what | beside | target | ratio | reached |",
         "| --- | --- | --- | --- | --- |",
-        *(row(t, found[f"{t.what} / {t.beside}"]) for t in TARGETS if f"{t.what} / {t.beside}" in found),
+        *(row(target, found[target.key]) for target in TARGETS if target.key in found),
     ]
     write(flags.out, "targets", {"runs": found}, table)
 

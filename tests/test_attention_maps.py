@@ -80,6 +80,15 @@ def test_a_query_that_sees_no_key_has_a_finite_map_and_gradient():
     assert query.grad.isfinite().all()
 
 
+def test_a_mask_of_float32_stays_finite_beside_scores_of_bfloat16():
+    query, key, _ = heads_of(dtype=torch.bfloat16)
+    mask = torch.zeros(2, 1, 5, 5).masked_fill(~VISIBLE[:, None], torch.finfo(torch.float32).min)
+    mask[:, :, 4] = torch.finfo(torch.float32).min  # in bfloat16 this number would be -inf
+    maps = attention_map(query, key, mask)
+    torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 4, 5))
+    assert not maps[1, :, :4, 3:].any()
+
+
 def test_a_map_of_half_precision_is_softmaxed_in_float32():
     query, key, _ = heads_of(dtype=torch.bfloat16)
     found = attention_map(query, key)
